@@ -1,0 +1,9 @@
+//! Tollgate: the front door for existing microservices.
+//!
+//! Modules are listed from the top layer to the bottom one. A module imports only from modules listed below
+//! it; `tests/tidy.rs` keeps it so and `docs/architecture.md` explains the map.
+#![forbid(unsafe_code)]
+
+pub mod types;
+
+pub mod clock;

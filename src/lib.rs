@@ -4,6 +4,20 @@
 //! it; `tests/tidy.rs` keeps it so and `docs/architecture.md` explains the map.
 #![forbid(unsafe_code)]
 
+pub mod chain;
+
+pub mod contract;
+
+pub mod client;
+
+pub mod template;
+
+pub mod reply;
+
+pub mod context;
+
+pub mod head;
+
 pub mod yaml;
 
 pub mod types;

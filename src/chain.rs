@@ -1,0 +1,195 @@
+//! The filter chain of a route, and the walk along it.
+//!
+//! The walk is synchronous. It stops where an [`AsyncFilter`] has to be awaited; the caller awaits it and walks on.
+
+use std::sync::Arc;
+
+use crate::context::Context;
+use crate::contract::{AsyncFilter, Hooks, Step, Verdict};
+use crate::head::{RequestHead, ResponseHead};
+use crate::yaml::Place;
+
+/// A step and where it came from.
+pub struct Link {
+    pub name: &'static str,
+    pub place: Place,
+    /// The chain it was taken from by `use`, or `defaults`.
+    pub via: Option<Arc<str>>,
+    hooks: Hooks,
+    step: Step,
+}
+
+impl Link {
+    pub fn new(name: &'static str, place: Place, via: Option<Arc<str>>, step: Step) -> Self {
+        let hooks = match &step {
+            Step::Sync(filter) => filter.hooks(),
+            Step::Async(_) => Hooks::REQUEST,
+        };
+        Self { name, place, via, hooks, step }
+    }
+
+    pub fn hooks(&self) -> Hooks {
+        self.hooks
+    }
+
+    /// Runs the request hook without waiting for anything.
+    pub fn preview(&self, request: &mut dyn RequestHead, context: &mut Context) -> Verdict {
+        match &self.step {
+            Step::Sync(filter) if self.hooks.request => filter.on_request(request, context),
+            Step::Sync(_) => Verdict::Continue,
+            Step::Async(filter) => filter.preview(request, context),
+        }
+    }
+}
+
+/// The filters of one route, in the order they run.
+#[derive(Clone, Default)]
+pub struct Chain {
+    links: Arc<[Arc<Link>]>,
+    takes_preflight: bool,
+    responds: bool,
+}
+
+/// Where a walk stopped.
+pub enum Stop<'a> {
+    /// Every filter let the request go on.
+    End,
+    /// A filter answered it.
+    Verdict(Verdict),
+    /// This filter has to be awaited; call [`Chain::advance`] again when it let the request go on.
+    Wait(&'a dyn AsyncFilter),
+}
+
+impl Chain {
+    pub fn new(links: Vec<Arc<Link>>) -> Self {
+        Self {
+            takes_preflight: links.iter().any(|link| link.hooks.preflight),
+            responds: links.iter().any(|link| link.hooks.response),
+            links: links.into(),
+        }
+    }
+
+    pub fn links(&self) -> &[Arc<Link>] {
+        &self.links
+    }
+
+    /// Whether some filter answers CORS preflights.
+    pub fn takes_preflight(&self) -> bool {
+        self.takes_preflight
+    }
+
+    /// Runs request hooks from the link `reached` on. Afterwards `reached` counts the links whose filter let the request go
+    /// on: [`Chain::respond`] takes it. A link that has to be awaited is counted already.
+    pub fn advance(&self, reached: &mut usize, request: &mut dyn RequestHead, context: &mut Context) -> Stop<'_> {
+        while let Some(link) = self.links.get(*reached) {
+            match &link.step {
+                Step::Sync(filter) => {
+                    if link.hooks.request {
+                        match filter.on_request(request, context) {
+                            Verdict::Continue => {}
+                            verdict => return Stop::Verdict(verdict),
+                        }
+                    }
+                    *reached = reached.saturating_add(1);
+                }
+                Step::Async(filter) => {
+                    *reached = reached.saturating_add(1);
+                    return Stop::Wait(filter.as_ref());
+                }
+            }
+        }
+        Stop::End
+    }
+
+    /// Runs the response hooks of the first `reached` links, last one first.
+    pub fn respond(
+        &self,
+        reached: usize,
+        request: &dyn RequestHead,
+        response: &mut dyn ResponseHead,
+        context: &Context,
+    ) {
+        if !self.responds {
+            return;
+        }
+        for link in self.links.iter().take(reached).rev() {
+            if let (Step::Sync(filter), true) = (&link.step, link.hooks.response) {
+                filter.on_response(request, response, context);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use crate::context::RequestId;
+    use crate::head::{HeaderName, HeaderValue, Headers, Method, RequestBuf, ResponseBuf, StatusCode};
+    use crate::reply::{Code, Rejection, Reply};
+    use std::net::{IpAddr, Ipv4Addr};
+
+    /// Appends its name to `x-trace` in both directions; refuses or answers when told so.
+    struct Tracer(&'static str, Option<fn() -> Verdict>);
+
+    const TRACE: HeaderName = HeaderName::from_static("x-trace");
+
+    impl Filter for Tracer {
+        fn hooks(&self) -> Hooks {
+            Hooks::BOTH
+        }
+        fn on_request(&self, request: &mut dyn RequestHead, _: &mut Context) -> Verdict {
+            request.append(&TRACE, HeaderValue::from_static(self.0));
+            self.1.map_or(Verdict::Continue, |verdict| verdict())
+        }
+        fn on_response(&self, _: &dyn RequestHead, response: &mut dyn ResponseHead, _: &Context) {
+            response.append(&TRACE, HeaderValue::from_static(self.0));
+        }
+    }
+
+    use crate::contract::Filter;
+
+    fn walk(filters: Vec<Tracer>) -> (bool, usize, Vec<String>, Vec<String>) {
+        let links = filters
+            .into_iter()
+            .map(|filter| Arc::new(Link::new(filter.0, Place::UNKNOWN, None, Step::filter(filter))))
+            .collect();
+        let chain = Chain::new(links);
+        let mut request = RequestBuf::new(Method::GET, "/");
+        let peer = IpAddr::V4(Ipv4Addr::LOCALHOST);
+        let mut context = Context::detached(peer, RequestId::from_bits(0), clock::now());
+        let mut reached = 0;
+        let ended = matches!(chain.advance(&mut reached, &mut request, &mut context), Stop::End);
+        let mut response = ResponseBuf::new(StatusCode::OK);
+        chain.respond(reached, &request, &mut response, &context);
+        let trace = |head: &dyn Headers| {
+            let mut seen = Vec::new();
+            head.each(&TRACE, &mut |value| seen.push(String::from_utf8_lossy(value).into_owned()));
+            seen
+        };
+        (ended, reached, trace(&request), trace(&response))
+    }
+
+    #[test]
+    fn request_hooks_run_in_order_and_response_hooks_in_reverse() {
+        let (ended, reached, request, response) = walk(vec![Tracer("a", None), Tracer("b", None)]);
+        assert!(ended);
+        assert_eq!((reached, request, response), (2, vec!["a".into(), "b".into()], vec!["b".into(), "a".into()]));
+    }
+
+    #[test]
+    fn a_refusal_travels_back_through_the_filters_before_it_only() {
+        let refuse = || Verdict::Reject(Box::new(Rejection::new(Code::FORBIDDEN, "no")));
+        let (ended, reached, request, response) =
+            walk(vec![Tracer("a", None), Tracer("b", Some(refuse)), Tracer("c", None)]);
+        assert!(!ended);
+        assert_eq!((reached, request, response), (1, vec!["a".into(), "b".into()], vec!["a".into()]));
+    }
+
+    #[test]
+    fn a_reply_ends_the_walk() {
+        let answer = || Verdict::Reply(Box::new(Reply::new(StatusCode::NO_CONTENT)));
+        let (ended, reached, _, _) = walk(vec![Tracer("a", Some(answer)), Tracer("b", None)]);
+        assert_eq!((ended, reached), (false, 0));
+    }
+}

@@ -1,0 +1,216 @@
+//! What a filter and a handler are.
+//!
+//! A filter's settings are parsed ([`Settings`]) and built into an immutable [`Step`]; nothing can hold one that is half
+//! built. Hooks are synchronous and see only [`RequestHead`], [`ResponseHead`] and [`Context`]. A filter that must wait is an
+//! [`AsyncFilter`]; only requests that meet one pay for it. Hooks must not block: what waits on the network for its own sake
+//! (a key set, a resolver) happens beside the request path.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::DeserializeOwned;
+
+use crate::context::Context;
+use crate::head::{HeaderName, RequestHead, ResponseHead};
+use crate::reply::{Rejection, Reply};
+use crate::template::{FieldTemplate, Template};
+use crate::yaml::{Located, Node, Place, Problem, decode};
+
+/// What a request hook decides.
+#[derive(Debug)]
+pub enum Verdict {
+    /// The request goes on, perhaps changed.
+    Continue,
+    /// The filter answers the request itself; later filters and the handler never see it.
+    Reply(Box<Reply>),
+    /// The filter refuses the request; the gateway words the answer in its error shape.
+    Reject(Box<Rejection>),
+}
+
+/// Which hooks a filter has, so that a chain skips the others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hooks {
+    pub request: bool,
+    pub response: bool,
+    /// Answers CORS preflights. A route without such a filter does not take preflights.
+    pub preflight: bool,
+}
+
+impl Hooks {
+    pub const REQUEST: Self = Self { request: true, response: false, preflight: false };
+    pub const RESPONSE: Self = Self { request: false, response: true, preflight: false };
+    pub const BOTH: Self = Self { request: true, response: true, preflight: false };
+}
+
+/// A compiled filter.
+pub trait Filter: Send + Sync + 'static {
+    fn hooks(&self) -> Hooks;
+
+    /// Called on the way in, in the order of the list.
+    fn on_request(&self, _request: &mut dyn RequestHead, _context: &mut Context) -> Verdict {
+        Verdict::Continue
+    }
+
+    /// Called on the way out, in reverse order, for every response: the upstream's, a handler's, a later filter's refusal.
+    /// Not called on the response this filter authored itself. `request` is the request as the chain left it.
+    fn on_response(&self, _request: &dyn RequestHead, _response: &mut dyn ResponseHead, _context: &Context) {}
+}
+
+/// What an [`AsyncFilter`] returns.
+pub type Pending<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
+
+/// A compiled filter whose decision has to wait for something.
+pub trait AsyncFilter: Send + Sync + 'static {
+    /// Called on the way in, in the order of the list. Must end in bounded time.
+    fn on_request<'a>(&'a self, request: &'a mut dyn RequestHead, context: &'a mut Context) -> Pending<'a>;
+
+    /// What it would do, for `tollgate test` and `explain`, where nothing is waited for.
+    fn preview(&self, request: &mut dyn RequestHead, context: &mut Context) -> Verdict;
+}
+
+/// One compiled step of a chain.
+#[derive(Clone)]
+pub enum Step {
+    Sync(Arc<dyn Filter>),
+    Async(Arc<dyn AsyncFilter>),
+}
+
+impl Step {
+    pub fn filter(filter: impl Filter) -> Self {
+        Self::Sync(Arc::new(filter))
+    }
+}
+
+/// A handler that answers a request itself.
+pub trait Handler: Send + Sync + 'static {
+    /// The answer, or a refusal that the gateway words in its error shape.
+    fn answer(&self, request: &dyn RequestHead, context: &Context) -> Result<Reply, Box<Rejection>>;
+}
+
+/// The settings of a filter as they stand in YAML.
+pub trait Settings: DeserializeOwned + JsonSchema {
+    /// The key in YAML.
+    const NAME: &'static str;
+    /// One line for the table of filters.
+    const SUMMARY: &'static str;
+
+    /// Builds the filter, or reports to `compiler` why that cannot be.
+    fn build(self, compiler: &mut Compiler) -> Option<Step>;
+}
+
+/// What building a filter or handler may use, and where it reports mistakes.
+#[derive(Default)]
+pub struct Compiler {
+    place: Option<Place>,
+    problems: Vec<Problem>,
+    path_parameters: Vec<Located<String>>,
+}
+
+impl Compiler {
+    /// `place` is where the filter or handler stands in YAML.
+    pub fn at(place: Place) -> Self {
+        Self { place: Some(place), ..Self::default() }
+    }
+
+    /// Where the filter or handler stands: the place of a problem that no single setting has.
+    pub fn place(&self) -> Place {
+        self.place.unwrap_or(Place::UNKNOWN)
+    }
+
+    pub fn report(&mut self, problem: Problem) {
+        self.problems.push(problem);
+    }
+
+    /// Parses a template and notes which path parameters it needs.
+    pub fn template(&mut self, text: &Located<String>) -> Option<Template> {
+        match Template::parse(text) {
+            Ok(template) => {
+                let parameters = template.path_parameters();
+                self.path_parameters
+                    .extend(parameters.map(|name| Located { value: name.to_owned(), place: text.place }));
+                Some(template)
+            }
+            Err(message) => {
+                self.report(Problem::new(text.place, message));
+                None
+            }
+        }
+    }
+
+    /// Parses a template for the value of a header field; text that no field may hold is reported.
+    pub fn field_value(&mut self, text: &Located<String>) -> Option<FieldTemplate> {
+        let template = self.template(text)?;
+        let value = FieldTemplate::new(template);
+        if value.is_none() {
+            let problem = Problem::new(text.place, "a field value holds no line break and no other control character");
+            self.report(problem.with_hint("a field is one line; join the parts with `, ` or `; `"));
+        }
+        value
+    }
+
+    /// The name of a field that an operator may set or remove. The others belong to the gateway: changing them would change
+    /// where a message ends or how a connection is used.
+    pub fn field_name(&mut self, name: &str, place: Place) -> Option<HeaderName> {
+        let Ok(known) = HeaderName::from_bytes(name.as_bytes()) else {
+            let problem = Problem::new(place, format!("`{name}` is no field name"));
+            self.report(problem.with_hint("a name holds letters, digits and `!#$%&'*+-.^_`|~`"));
+            return None;
+        };
+        if let Some(reason) = reserved(&known) {
+            self.report(Problem::new(place, format!("`{name}` cannot be changed: {reason}")));
+            return None;
+        }
+        Some(known)
+    }
+
+    /// What was reported, and which path parameters the route must have.
+    pub fn finish(self) -> (Vec<Problem>, Vec<Located<String>>) {
+        (self.problems, self.path_parameters)
+    }
+}
+
+/// Why a field belongs to the gateway alone, when it does.
+fn reserved(name: &HeaderName) -> Option<&'static str> {
+    match name.as_str() {
+        "content-length" | "transfer-encoding" => Some("it says where the message ends, and the gateway writes it"),
+        "host" => Some("it belongs to the gateway; the filter `headers` may `set` it on a request"),
+        "connection" | "http2-settings" | "keep-alive" | "te" | "trailer" | "upgrade" => {
+            Some("it belongs to one connection (RFC 9110 §7.6.1), and the gateway writes it")
+        }
+        name if name.starts_with("proxy-") => Some("it belongs to one connection (RFC 9110 §7.6.1 and §11.7)"),
+        _ => None,
+    }
+}
+
+/// A row of the registry of filters.
+pub struct Entry {
+    pub name: &'static str,
+    pub summary: &'static str,
+    pub build: fn(&Node, &mut Compiler) -> Option<Step>,
+    pub schema: fn(&mut SchemaGenerator) -> Schema,
+}
+
+impl Entry {
+    pub const fn of<S: Settings>() -> Self {
+        Self { name: S::NAME, summary: S::SUMMARY, build: build::<S>, schema: |generator| S::json_schema(generator) }
+    }
+}
+
+/// Decodes settings and builds the filter. A filter named without settings (`- security_headers`) has default ones.
+fn build<S: Settings>(node: &Node, compiler: &mut Compiler) -> Option<Step> {
+    let decoded = if node.is_null() { decode::<S>(&Node::empty_map(node.place)) } else { decode::<S>(node) };
+    match decoded {
+        Ok(settings) => settings.build(compiler),
+        Err(problems) => {
+            problems.into_iter().for_each(|problem| compiler.report(problem));
+            None
+        }
+    }
+}
+
+#[cfg(test)]
+pub mod testing;
+
+#[cfg(test)]
+mod tests;

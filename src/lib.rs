@@ -10,6 +10,8 @@ pub mod contract;
 
 pub mod client;
 
+pub mod observe;
+
 pub mod template;
 
 pub mod reply;

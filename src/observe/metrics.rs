@@ -1,0 +1,240 @@
+//! Counters, in the Prometheus text format.
+//!
+//! Routes, targets and listeners get a handle when the configuration is compiled; from then on counting is an atomic
+//! add. Handles are kept by name: a reload that keeps a name keeps its counts, and the series of a name are gone when
+//! the last holder of its handle is.
+
+mod listener;
+mod named;
+mod process;
+mod route;
+mod series;
+mod upstream;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use prometheus::TextEncoder;
+use prometheus::proto::{LabelPair, Metric, MetricFamily};
+
+pub use self::listener::{ListenerMetrics, OpenConnection};
+pub use self::route::{InFlight, RouteMetrics};
+pub use self::upstream::{TargetMetrics, UpstreamError};
+
+use self::named::{Budget, Named};
+use self::series::{ByCode, counter, counters, gauge, gauges, load};
+use self::upstream::UpstreamMetrics;
+
+/// The `Content-Type` of [`Metrics::render`].
+pub const CONTENT_TYPE: &str = prometheus::TEXT_FORMAT;
+
+/// The name under which everything beyond the cap is counted. No route can have it: names hold no parentheses.
+const OTHER: &str = "(other)";
+
+/// All counters of one gateway. There are no globals: two gateways in one process count apart.
+pub struct Metrics {
+    budget: Arc<Budget>,
+    routes: Arc<Named<String, RouteMetrics>>,
+    upstreams: Arc<Named<String, UpstreamMetrics>>,
+    targets: Arc<Named<(String, String), TargetMetrics>>,
+    listeners: Arc<Named<String, ListenerMetrics>>,
+    other_route: OnceLock<Arc<RouteMetrics>>,
+    other_upstream: OnceLock<Arc<UpstreamMetrics>>,
+    other_target: OnceLock<Arc<TargetMetrics>>,
+    reloads_ok: AtomicU64,
+    reloads_failed: AtomicU64,
+    malformed: ByCode,
+    config: Mutex<ConfigState>,
+    access_log_dropped: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>,
+}
+
+#[derive(Default)]
+struct ConfigState {
+    hash: Option<String>,
+    loaded_seconds: f64,
+    file_errors: BTreeMap<String, u64>,
+}
+
+impl Metrics {
+    /// At most `series_max` routes and targets, taken together, are counted by name; further ones share the name
+    /// `(other)` until the next reload that finds room; the names of a configuration count until its last request
+    /// is done. A route shows up to 20 lines, and one more for each method with class
+    /// of status and each error code that occurs on it; a target up to 11.
+    pub fn new(series_max: usize) -> Arc<Self> {
+        let budget = Budget::new(series_max);
+        // Upstreams are no more than targets, listeners a handful: the configuration bounds both.
+        let unbounded = Budget::new(usize::MAX);
+        Arc::new(Self {
+            routes: Named::new(Arc::clone(&budget)),
+            upstreams: Named::new(Arc::clone(&unbounded)),
+            targets: Named::new(Arc::clone(&budget)),
+            budget,
+            listeners: Named::new(unbounded),
+            other_route: OnceLock::new(),
+            other_upstream: OnceLock::new(),
+            other_target: OnceLock::new(),
+            reloads_ok: AtomicU64::new(0),
+            reloads_failed: AtomicU64::new(0),
+            malformed: ByCode::default(),
+            config: Mutex::default(),
+            access_log_dropped: OnceLock::new(),
+        })
+    }
+
+    /// Changes the bound given to [`new`](Self::new). What is counted by name already stays so.
+    pub fn set_series_max(&self, series_max: usize) {
+        self.budget.set_max(series_max);
+    }
+
+    /// The counters of the route `name`, for as long as the handle is held.
+    pub fn route(&self, name: &str) -> Arc<RouteMetrics> {
+        self.routes
+            .get(name.to_owned(), |lease| RouteMetrics::new(name, Some(lease)))
+            .unwrap_or_else(|| Arc::clone(self.other_route.get_or_init(|| Arc::new(RouteMetrics::new(OTHER, None)))))
+    }
+
+    /// The counters of one target of the upstream `name`, for as long as the handle is held.
+    pub fn upstream(&self, name: &str, target: &str) -> Arc<TargetMetrics> {
+        let key = (name.to_owned(), target.to_owned());
+        let found = self.targets.get(key, |lease| TargetMetrics::new(target, self.upstream_totals(name), Some(lease)));
+        found.unwrap_or_else(|| {
+            let upstream = self.other_upstream.get_or_init(|| Arc::new(UpstreamMetrics::new(OTHER, None)));
+            let target = || Arc::new(TargetMetrics::new(OTHER, Arc::clone(upstream), None));
+            Arc::clone(self.other_target.get_or_init(target))
+        })
+    }
+
+    /// The counters of the listener `name`, its address as written.
+    pub fn listener(&self, name: &str) -> Arc<ListenerMetrics> {
+        let found = self.listeners.get(name.to_owned(), |lease| ListenerMetrics::new(name, Some(lease)));
+        found.unwrap_or_else(|| Arc::new(ListenerMetrics::new(name, None)))
+    }
+
+    /// A reload was applied, or refused.
+    pub fn reloaded(&self, ok: bool) {
+        let count = if ok { &self.reloads_ok } else { &self.reloads_failed };
+        count.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The configuration in use from `at` on; takes the place of the one before.
+    pub fn config_loaded(&self, hash: &str, at: SystemTime) {
+        let mut config = self.config();
+        config.hash = Some(hash.to_owned());
+        config.loaded_seconds = at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64();
+    }
+
+    /// How many errors each file holds; takes the place of what was said before, so files left out are gone.
+    pub fn config_file_errors<'a>(&self, files: impl IntoIterator<Item = (&'a str, u64)>) {
+        self.config().file_errors = files.into_iter().map(|(file, errors)| (file.to_owned(), errors)).collect();
+    }
+
+    /// A request was refused before it had a route. Reasons are constants of the program.
+    pub fn malformed(&self, reason: &'static str) {
+        self.malformed.add(reason);
+    }
+
+    /// Where to ask how many lines the access log lost. The first one given stays.
+    pub fn count_access_log_dropped(&self, dropped: impl Fn() -> u64 + Send + Sync + 'static) {
+        let _ = self.access_log_dropped.set(Box::new(dropped));
+    }
+
+    /// Everything, in the text exposition format 0.0.4; see [`CONTENT_TYPE`].
+    pub fn render(&self) -> String {
+        let mut families = self.gateway_families();
+        let mut routes = self.routes.all();
+        routes.extend(self.other_route.get().cloned());
+        let mut upstreams = self.upstreams.all();
+        upstreams.extend(self.other_upstream.get().cloned());
+        let mut targets = self.targets.all();
+        targets.extend(self.other_target.get().cloned());
+        families.extend(listener::families(&self.listeners.all()));
+        families.extend(route::families(&routes));
+        families.extend(upstream::families(&upstreams, &targets));
+        families.extend(process::families());
+        // The encoder refuses families without a sample.
+        families.retain(|family| !family.get_metric().is_empty());
+        for family in &mut families {
+            family.mut_metric().sort_by(|one, other| label_values(one).cmp(label_values(other)));
+        }
+        families.sort_by(|one, other| one.name().cmp(other.name()));
+        TextEncoder::new().encode_to_string(&families).unwrap_or_else(|error| {
+            tracing::error!("metrics cannot be shown: {error}");
+            String::new()
+        })
+    }
+
+    fn upstream_totals(&self, name: &str) -> Arc<UpstreamMetrics> {
+        let found = self.upstreams.get(name.to_owned(), |lease| UpstreamMetrics::new(name, Some(lease)));
+        found.unwrap_or_else(|| Arc::new(UpstreamMetrics::new(name, None)))
+    }
+
+    fn gateway_families(&self) -> Vec<MetricFamily> {
+        let config = self.config();
+        let hash = config.hash.as_deref();
+        let reloads = [("failed", &self.reloads_failed), ("ok", &self.reloads_ok)];
+        let dropped = self.access_log_dropped.get().map_or(0, |dropped| dropped());
+        let capped = f64::from(u8::from(self.capped()));
+        vec![
+            counters(
+                "tollgate_reloads_total",
+                "Reloads of the configuration, by result.",
+                reloads.map(|(result, count)| counter(&[("result", result)], load(count))),
+            ),
+            gauges(
+                "tollgate_config_info",
+                "The configuration in use, by its hash.",
+                hash.map(|hash| gauge(&[("hash", hash)], 1.0)),
+            ),
+            gauges(
+                "tollgate_config_loaded_timestamp_seconds",
+                "When the configuration in use was loaded, in seconds since 1970.",
+                hash.map(|_| gauge(&[], config.loaded_seconds)),
+            ),
+            gauges(
+                "tollgate_config_file_errors",
+                "Errors in each file of the configuration on disk.",
+                config.file_errors.iter().map(|(file, errors)| gauge(&[("file", file)], *errors as f64)),
+            ),
+            counters(
+                "tollgate_access_log_dropped_total",
+                "Access log lines lost because the target was too slow or could not be written.",
+                [counter(&[], dropped)],
+            ),
+            counters(
+                "tollgate_malformed_requests_total",
+                "Requests refused before they had a route, by reason.",
+                self.malformed.counts().map(|(reason, count)| counter(&[("reason", reason)], count)),
+            ),
+            gauges(
+                "tollgate_metrics_series_capped",
+                "1 when routes or targets are counted as (other) because there were too many names.",
+                [gauge(&[], capped)],
+            ),
+            gauges(
+                "tollgate_build_info",
+                "The version that runs.",
+                [gauge(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)],
+            ),
+        ]
+    }
+
+    /// Whether somebody holds a handle that is not counted by its own name.
+    fn capped(&self) -> bool {
+        self.other_route.get().is_some_and(|route| Arc::strong_count(route) > 1)
+            || self.other_target.get().is_some_and(|target| Arc::strong_count(target) > 1)
+    }
+
+    fn config(&self) -> MutexGuard<'_, ConfigState> {
+        self.config.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The crate orders labels by their names alone, which are the same within a family.
+fn label_values(metric: &Metric) -> impl Iterator<Item = &str> {
+    metric.get_label().iter().map(LabelPair::value)
+}
+
+#[cfg(test)]
+mod tests;

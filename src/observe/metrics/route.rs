@@ -1,0 +1,124 @@
+//! What is counted for each route.
+
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use http::Method;
+use prometheus::proto::MetricFamily;
+
+use super::named::Lease;
+use super::series::{ByCode, ByStatus, Durations, counter, counters, gauge, gauges, histograms, load};
+
+/// The labels of methods; every method that is not listed counts as the last.
+const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "other"];
+
+/// The counters of one route, all of them atomics that are reached without a lookup by name.
+pub struct RouteMetrics {
+    name: String,
+    /// A row comes into being with the first request of its method: most routes know one or two.
+    requests: [OnceLock<Box<ByStatus>>; METHODS.len()],
+    durations: Durations,
+    in_flight: AtomicI64,
+    refused: ByCode,
+    bytes_in: AtomicU64,
+    bytes_out: AtomicU64,
+    _lease: Option<Lease<String, RouteMetrics>>,
+}
+
+impl RouteMetrics {
+    pub(super) fn new(name: &str, lease: Option<Lease<String, Self>>) -> Self {
+        Self {
+            name: name.to_owned(),
+            requests: Default::default(),
+            durations: Durations::default(),
+            in_flight: AtomicI64::new(0),
+            refused: ByCode::default(),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            _lease: lease,
+        }
+    }
+
+    /// A request began; it ends when the guard is dropped, however that comes.
+    pub fn begin(self: &Arc<Self>) -> InFlight {
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        InFlight(Arc::clone(self))
+    }
+
+    /// A request was answered. Bytes are those of the bodies.
+    pub fn finished(&self, method: &Method, status: u16, duration: Duration, bytes_in: u64, bytes_out: u64) {
+        if let Some(row) = self.requests.get(method_place(method)) {
+            row.get_or_init(Box::default).add(status);
+        }
+        self.durations.observe(duration);
+        self.bytes_in.fetch_add(bytes_in, Ordering::Relaxed);
+        self.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
+    }
+
+    /// The gateway refused a request by itself. Codes are constants of the program, never text of a client.
+    pub fn refused(&self, code: &'static str) {
+        self.refused.add(code);
+    }
+}
+
+/// One request in flight.
+#[must_use = "the request counts as ended when this is dropped"]
+pub struct InFlight(Arc<RouteMetrics>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+pub(super) fn families(routes: &[Arc<RouteMetrics>]) -> Vec<MetricFamily> {
+    let requests = routes.iter().flat_map(|route| {
+        METHODS.iter().zip(&route.requests).filter_map(|(method, row)| row.get().map(|row| (method, row))).flat_map(
+            |(method, row)| {
+                row.counts().map(|(status, count)| {
+                    counter(&[("method", method), ("route", &route.name), ("status", status)], count)
+                })
+            },
+        )
+    });
+    let refused = routes.iter().flat_map(|route| {
+        route.refused.counts().map(|(code, count)| counter(&[("code", code), ("route", &route.name)], count))
+    });
+    let bytes = |of: fn(&RouteMetrics) -> &AtomicU64| {
+        routes.iter().map(move |route| counter(&[("route", &route.name)], load(of(route))))
+    };
+    vec![
+        counters("tollgate_requests_total", "Requests answered, by route, method and class of status.", requests),
+        histograms(
+            "tollgate_request_duration_seconds",
+            "Time from the first byte of a request to the last of its response.",
+            routes.iter().filter_map(|route| route.durations.metric(&[("route", &route.name)])),
+        ),
+        gauges(
+            "tollgate_requests_in_flight",
+            "Requests begun and not yet answered.",
+            routes
+                .iter()
+                .map(|route| gauge(&[("route", &route.name)], route.in_flight.load(Ordering::Relaxed).max(0) as f64)),
+        ),
+        counters("tollgate_refused_total", "Requests refused by the gateway itself, by error code.", refused),
+        counters("tollgate_request_bytes_total", "Bytes of request bodies received.", bytes(|route| &route.bytes_in)),
+        counters("tollgate_response_bytes_total", "Bytes of response bodies sent.", bytes(|route| &route.bytes_out)),
+    ]
+}
+
+fn method_place(method: &Method) -> usize {
+    match *method {
+        Method::GET => 0,
+        Method::HEAD => 1,
+        Method::POST => 2,
+        Method::PUT => 3,
+        Method::PATCH => 4,
+        Method::DELETE => 5,
+        Method::OPTIONS => 6,
+        Method::TRACE => 7,
+        Method::CONNECT => 8,
+        _ => 9,
+    }
+}

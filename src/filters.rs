@@ -1,0 +1,29 @@
+//! The registry of filters: a table anyone can read.
+//!
+//! A filter is one file in `filters/`: reference page, settings, behaviour, tests. Adding one takes that file and two lines
+//! here: its `mod` and its row.
+
+mod allow_ips;
+mod cors;
+mod fault;
+mod headers;
+mod rewrite;
+mod security_headers;
+
+use crate::contract::Entry;
+
+/// Every filter, by the name it has in YAML.
+#[rustfmt::skip]
+pub static FILTERS: &[Entry] = &[
+    Entry::of::<allow_ips::AllowIpsSettings>(),
+    Entry::of::<cors::CorsSettings>(),
+    Entry::of::<fault::FaultSettings>(),
+    Entry::of::<headers::HeadersSettings>(),
+    Entry::of::<rewrite::RewriteSettings>(),
+    Entry::of::<security_headers::SecurityHeadersSettings>(),
+];
+
+/// The names of all filters.
+pub fn names() -> impl Iterator<Item = &'static str> + Clone {
+    FILTERS.iter().map(|entry| entry.name)
+}

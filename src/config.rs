@@ -1,0 +1,435 @@
+//! The configuration as it is written: typed, with places, without behaviour.
+//!
+//! [`load`](load::load) reads `gateway.yaml` and what it includes; [`crate::gateway`] compiles the result. What is typed
+//! [`Node`] here is decoded later by whoever knows its type: the settings of filters and handlers, and `match`.
+
+pub mod load;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::types::{Address, Bind, Network, Period, Size};
+use crate::yaml::{Located, Named, Node, Place, Rest};
+
+/// `gateway.yaml`: what belongs to the gateway, and everything an included file may hold.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Root {
+    /// Version of this format.
+    pub version: Located<u32>,
+    /// Worker threads; default: as many as the machine has cores.
+    pub threads: Option<Located<u16>>,
+    /// Addresses where clients connect.
+    pub listeners: Vec<Listener>,
+    /// The admin address: `/health`, `/ready`, `/status`, `/metrics`, `POST /reload`. Without it there is none.
+    pub admin: Option<Admin>,
+    /// Files to include: paths or `*` patterns, relative to this file.
+    #[serde(default)]
+    pub include: Vec<Located<String>>,
+    /// Networks whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are believed.
+    #[serde(default)]
+    pub trusted_proxies: Vec<Network>,
+    /// What routes and upstreams have when they say nothing.
+    #[serde(default)]
+    pub defaults: Defaults,
+    /// Bounds on what clients may do.
+    #[serde(default)]
+    pub limits: Limits,
+    /// How errors are written.
+    #[serde(default)]
+    pub errors: Errors,
+    /// The error log.
+    #[serde(default)]
+    pub log: Log,
+    /// The access log; default: JSON to standard output. `access_log: { to: none }` switches it off.
+    #[serde(default)]
+    pub access_log: AccessLog,
+    /// Bounds of `/metrics`.
+    #[serde(default)]
+    pub metrics: Metrics,
+    /// How long requests in flight may take to end after SIGTERM. Default 30s.
+    pub drain_timeout: Option<Period>,
+    /// Named lists of filters that routes reuse.
+    #[serde(default)]
+    pub chains: Named<Vec<Node>>,
+    /// Named sets of targets.
+    #[serde(default)]
+    pub upstreams: Named<Upstream>,
+    #[serde(default)]
+    pub routes: Vec<Route>,
+    /// Requests and what must become of them.
+    #[serde(default)]
+    pub tests: Vec<Test>,
+}
+
+/// An included file: one service's business.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+pub struct Fragment {
+    /// Named lists of filters that routes reuse.
+    #[serde(default)]
+    pub chains: Named<Vec<Node>>,
+    /// Named sets of targets.
+    #[serde(default)]
+    pub upstreams: Named<Upstream>,
+    #[serde(default)]
+    pub routes: Vec<Route>,
+    /// Requests and what must become of them.
+    #[serde(default)]
+    pub tests: Vec<Test>,
+}
+
+/// An address where clients connect: HTTP/1.1, and HTTP/2 with prior knowledge.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Listener {
+    /// `0.0.0.0:8000`, `[::]:8000`.
+    pub bind: Located<Bind>,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Admin {
+    /// `127.0.0.1:9900`. Who can connect here can see routes and reload: keep it private.
+    pub bind: Located<Bind>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+pub struct Defaults {
+    /// How long a service may take to begin its answer. Default 30s.
+    pub timeout: Option<Period>,
+    /// Largest request body. Default 1MiB.
+    pub body_max: Option<Size>,
+    /// Filters that run before every route's own.
+    #[serde(default)]
+    pub filters: Vec<Node>,
+}
+
+/// Bounds on what clients may do.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Limits {
+    /// Largest request head (request line and fields), in bytes. Default 32KiB.
+    pub header_bytes_max: Size,
+    /// Most header fields of a request. Default 100, at most 256.
+    pub headers_max: Located<u16>,
+    /// From the first byte of a request (or the start of the connection) to the end of its head. Default 10s.
+    pub header_timeout: Period,
+    /// Between two reads of a request body, and for each write of a response. Default 30s.
+    pub body_timeout: Period,
+    /// How long a connection may stay open without a request. Default 75s.
+    pub idle_timeout: Period,
+    /// How long an upgraded connection (WebSocket) may stay silent. Default 1h.
+    pub upgrade_idle_timeout: Period,
+    /// Connections in all. Default 10000.
+    pub connections_max: Located<u32>,
+    /// Connections of one client address. Default 1000.
+    pub connections_per_address_max: Located<u32>,
+}
+
+/// How errors are written.
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Errors {
+    /// `{"error": {"code", "message", "details"}, "timestamp", "request_id"}`
+    #[default]
+    Envelope,
+    /// `application/problem+json` (RFC 9457)
+    Problem,
+}
+
+/// The error log.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Log {
+    /// Filter of the log lines, such as `info` or `info,tollgate::live=debug`. Default `info`.
+    pub level: String,
+    pub format: LogFormat,
+    /// A file instead of standard error; reopened on SIGUSR1. `~` is the home folder.
+    pub file: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    #[default]
+    Human,
+    Json,
+}
+
+/// The access log: one line a request.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct AccessLog {
+    pub format: AccessFormat,
+    /// `stdout`, `none`, or a file; reopened on SIGUSR1. `~` is the home folder.
+    pub to: String,
+    /// A file is rotated when it is larger. Default 100MiB.
+    pub rotate: Size,
+    /// Rotated files that are kept. Default 5.
+    pub keep: u16,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AccessFormat {
+    #[default]
+    Json,
+    /// The combined format of Apache and nginx.
+    Combined,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Metrics {
+    /// Most label combinations; what comes later is counted under `(other)`. Default 10000.
+    pub series_max: u32,
+}
+
+/// A named set of targets.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Upstream {
+    pub targets: Located<Vec<Target>>,
+    #[serde(default)]
+    pub balance: Balance,
+    #[serde(default)]
+    pub timeouts: Timeouts,
+    /// Trying again when a connection cannot be made.
+    #[serde(default)]
+    pub retry: Retry,
+    /// The protocol targets speak.
+    #[serde(default)]
+    pub protocol: Protocol,
+    /// The `Host` field targets are sent: `pass` (default) what the client sent, `target` the target's address.
+    #[serde(default)]
+    pub host: UpstreamHost,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Target {
+    /// `127.0.0.1:9101` or `tasks.internal:9101`. Names are resolved beside the request path, again and again.
+    pub address: Located<String>,
+    /// Share of the requests, relative to the other targets. Default 1, at most 1000.
+    pub weight: Option<Located<u16>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Balance {
+    /// Smooth weighted round robin.
+    #[default]
+    RoundRobin,
+}
+
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Timeouts {
+    /// To make a connection. Default 5s.
+    pub connect: Option<Period>,
+    /// From the end of the request to the head of the answer. Default: `timeout` of the route or of `defaults`. For clients of
+    /// HTTP/2 the larger of this and `idle` counts: one timer serves both there.
+    pub first_byte: Option<Period>,
+    /// Between two reads of an answer. Default 60s.
+    pub idle: Option<Period>,
+    /// From the request to the end of the answer. Default: none.
+    pub total: Option<Period>,
+    /// How long an unused connection is kept. Default: until the target closes it. Set it below the target's own limit, so
+    /// that no request meets a connection that is just being closed.
+    pub keepalive: Option<Period>,
+}
+
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Retry {
+    /// Tries in all, the first one included. Default 2, at most 10; each on another target while there are others.
+    pub attempts: Located<u8>,
+    pub on: Vec<RetryOn>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum RetryOn {
+    /// No connection could be made: nothing was sent, so any method may be tried again.
+    Connect,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Protocol {
+    /// HTTP/1.1
+    #[default]
+    Http1,
+    /// HTTP/2 with prior knowledge, without TLS
+    H2c,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum UpstreamHost {
+    #[default]
+    Pass,
+    Target,
+}
+
+/// A match, an ordered list of filters, and exactly one handler.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Route {
+    /// Unique; names the route in logs and metrics.
+    pub name: Located<String>,
+    /// `GET /api/v1/tasks/{id?}`, or a map.
+    #[serde(rename = "match")]
+    #[schemars(with = "MatchForm")]
+    pub matches: Node,
+    #[serde(default)]
+    pub filters: Vec<Node>,
+    #[serde(default)]
+    pub trailing_slash: TrailingSlash,
+    /// How long the service may take to begin its answer. Default: that of the upstream, then that of `defaults`.
+    pub timeout: Option<Period>,
+    /// Largest request body. Default: that of `defaults`.
+    pub body_max: Option<Size>,
+    /// The handler: `upstream: NAME`, `respond: {…}`, …
+    #[serde(rename = "$rest", default)]
+    #[schemars(skip)]
+    pub handler: Rest,
+}
+
+/// What a request must be like. Everything that is given must hold.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Match {
+    /// Exact (`api.example.com`) or with a leading wildcard (`*.example.com`). Default: any host.
+    #[serde(default)]
+    pub hosts: Vec<Located<String>>,
+    /// Default: any method.
+    #[serde(default)]
+    pub methods: Vec<Located<String>>,
+    /// Literal segments, `{name}`, a last `{name?}` or `{*rest}`.
+    pub path: Located<String>,
+    /// Header fields and what they must be.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, ConditionForm>")]
+    pub headers: Named<Node>,
+    /// Query parameters and what they must be.
+    #[serde(default)]
+    #[schemars(with = "BTreeMap<String, ConditionForm>")]
+    pub query: Named<Node>,
+}
+
+/// What a header field or query parameter must be, in its long form. The short form is the exact text.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Condition {
+    /// The whole value must match this regular expression.
+    Regex(Located<String>),
+    /// It must be there, or must not.
+    Present(bool),
+}
+
+/// The two forms of `match`, for the schema.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[allow(dead_code, reason = "describes the format; never built")]
+enum MatchForm {
+    /// `GET /path`, `GET,POST /path` or `/path`
+    Short(String),
+    Long(Match),
+}
+
+/// The two forms of a condition, for the schema.
+#[derive(JsonSchema)]
+#[schemars(untagged)]
+#[allow(dead_code, reason = "describes the format; never built")]
+enum ConditionForm {
+    /// The exact value.
+    Exact(String),
+    Long(Condition),
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum TrailingSlash {
+    /// `/tasks` and `/tasks/` are the same.
+    #[default]
+    Ignore,
+    /// Only the form that is written.
+    Strict,
+}
+
+/// A request and what must become of it.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Test {
+    /// `GET /api/v1/tasks`
+    pub request: Located<String>,
+    #[serde(default)]
+    pub headers: Named<Located<String>>,
+    /// Address of the client. Default 192.0.2.1.
+    pub from: Option<Address>,
+    pub expect: Expect,
+}
+
+/// What must become of a request. Everything that is given must hold.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct Expect {
+    /// Status of the answer; 200 when the upstream is reached.
+    pub status: Option<Located<u16>>,
+    /// Code of the refusal.
+    pub code: Option<Located<String>>,
+    /// Name of the matched route.
+    pub route: Option<Located<String>>,
+    /// Name of the upstream that is reached.
+    pub upstream: Option<Located<String>>,
+    /// Path and query that the upstream is sent.
+    pub target: Option<Located<String>>,
+    /// Fields of the answer, exact; `null` for one that must not be there.
+    pub headers: Named<Option<Located<String>>>,
+    /// Fields that the upstream is sent, exact; `null` for one that must not be there.
+    pub upstream_headers: Named<Option<Located<String>>>,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            header_bytes_max: Size(32 * 1024),
+            headers_max: built_in(100),
+            header_timeout: seconds(10),
+            body_timeout: seconds(30),
+            idle_timeout: seconds(75),
+            upgrade_idle_timeout: seconds(3600),
+            connections_max: built_in(10_000),
+            connections_per_address_max: built_in(1_000),
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self { level: "info".to_owned(), format: LogFormat::default(), file: None }
+    }
+}
+
+impl Default for AccessLog {
+    fn default() -> Self {
+        Self { format: AccessFormat::default(), to: "stdout".to_owned(), rotate: Size(100 * 1024 * 1024), keep: 5 }
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self { series_max: 10_000 }
+    }
+}
+
+impl Default for Retry {
+    fn default() -> Self {
+        Self { attempts: built_in(2), on: vec![RetryOn::Connect] }
+    }
+}
+
+fn seconds(seconds: u64) -> Period {
+    Period(Duration::from_secs(seconds))
+}
+
+/// A value that no file holds.
+fn built_in<T>(value: T) -> Located<T> {
+    Located::new(value, Place::UNKNOWN)
+}

@@ -1,0 +1,343 @@
+//! From `gateway.yaml` and what it includes to a [`Config`].
+//!
+//! `run`, `check`, `test` and every reload come through here. Whatever is wrong is reported, all of it, each with its place.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::Read;
+use std::path::{Component, Path, PathBuf};
+
+use serde::de::DeserializeOwned;
+use sha2::{Digest, Sha256};
+
+use super::{Fragment, Root};
+use crate::yaml::{FileId, Kind, Lookup, Place, Problem, Sources, decode, interpolate, parse};
+
+/// Largest file that is read, in bytes.
+pub const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Most files that are included.
+const FILES_MAX: usize = 10_000;
+/// The version of the format that this gateway reads.
+const VERSION: u32 = 1;
+/// The keys a fragment may carry.
+const FRAGMENT_KEYS: [&str; 4] = ["chains", "upstreams", "routes", "tests"];
+
+/// A configuration as it is written, and the files it came from.
+#[derive(Debug)]
+pub struct Config {
+    pub root: Root,
+    pub fragments: Vec<Fragment>,
+}
+
+/// What came out of reading.
+pub struct Loaded {
+    pub sources: Sources,
+    /// Every file that belongs to the configuration, in the order of [`Sources`].
+    pub files: Vec<ReadFile>,
+    /// SHA-256 over names and texts, the first 16 hexadecimal digits.
+    pub hash: String,
+    /// `Err` holds at least one problem.
+    pub config: Result<Config, Vec<Problem>>,
+}
+
+/// A file and the text it had.
+#[derive(Clone)]
+pub struct ReadFile {
+    pub path: PathBuf,
+    pub id: FileId,
+    pub text: String,
+}
+
+/// Texts to take in place of what a file holds now; `None`: leave the file out.
+pub type Overrides = HashMap<PathBuf, Option<String>>;
+
+/// Where `${NAME}` finds its value.
+#[derive(Clone, Debug, Default)]
+pub enum Environment {
+    /// The environment of this process.
+    #[default]
+    Process,
+    /// These variables and no others, for tests.
+    Fixed(HashMap<String, String>),
+}
+
+impl Environment {
+    #[allow(clippy::disallowed_methods, reason = "this is where the environment is read")]
+    pub fn get(&self, name: &str) -> Option<String> {
+        match self {
+            Self::Process => std::env::var(name).ok(),
+            Self::Fixed(variables) => variables.get(name).cloned(),
+        }
+    }
+}
+
+/// Reads `path` and the files it includes.
+pub fn load(path: &Path, environment: &Environment, overrides: &Overrides) -> Loaded {
+    let mut reading = Reading {
+        base: path.parent().map(Path::to_owned).unwrap_or_default(),
+        environment,
+        overrides,
+        sources: Sources::new(),
+        files: Vec::new(),
+        problems: Vec::new(),
+    };
+    let root = reading.root(path);
+    let mut fragments = Vec::new();
+    if let Some(root) = &root {
+        for path in reading.included(root) {
+            fragments.extend(reading.file(&path, fragment_keys));
+        }
+    }
+    let hash = hash(&reading.files);
+    let config = match root {
+        Some(root) if reading.problems.is_empty() => Ok(Config { root, fragments }),
+        _ => Err(reading.problems),
+    };
+    Loaded { sources: reading.sources, files: reading.files, hash, config }
+}
+
+struct Reading<'a> {
+    base: PathBuf,
+    environment: &'a Environment,
+    overrides: &'a Overrides,
+    sources: Sources,
+    files: Vec<ReadFile>,
+    problems: Vec<Problem>,
+}
+
+impl Reading<'_> {
+    fn root(&mut self, path: &Path) -> Option<Root> {
+        let root: Root = self.file(path, |_, _| {})?;
+        if root.version.value != VERSION {
+            let message = format!("this gateway reads version {VERSION} of the format, not {}", root.version.value);
+            self.problems.push(Problem::new(root.version.place, message));
+        }
+        Some(root)
+    }
+
+    /// Reads, parses, interpolates and decodes one file. `inspect` may add problems that the type cannot tell.
+    fn file<T: DeserializeOwned>(
+        &mut self,
+        path: &Path,
+        inspect: fn(&crate::yaml::Node, &mut Vec<Problem>),
+    ) -> Option<T> {
+        let name = self.display(path);
+        let text = match self.overrides.get(path) {
+            Some(Some(text)) => Ok(text.clone()),
+            Some(None) => return None,
+            None => read(path),
+        };
+        let (text, unreadable) = match text {
+            Ok(text) => (text, None),
+            Err(message) => (String::new(), Some(message)),
+        };
+        let id = self.sources.add(name, text.clone());
+        self.files.push(ReadFile { path: path.to_owned(), id, text });
+        if let Some(message) = unreadable {
+            let message = format!("cannot read this file: {message}");
+            self.problems.push(Problem::new(Place { file: id, line: 0, column: 0 }, message));
+            return None;
+        }
+        let lookup = Values { environment: self.environment, base: path.parent().unwrap_or(Path::new("")) };
+        let node = parse(&self.sources, id).and_then(|node| interpolate(&node, &lookup));
+        if let Ok(node) = &node {
+            self.sources.hide(node);
+        }
+        let decoded = node.and_then(|node| {
+            let node = if node.is_null() { crate::yaml::Node::empty_map(node.place) } else { node };
+            let mut problems = Vec::new();
+            inspect(&node, &mut problems);
+            match decode::<T>(&node) {
+                Ok(decoded) if problems.is_empty() => Ok(decoded),
+                Ok(_) => Err(problems),
+                Err(found) => {
+                    // What `inspect` has said of a place needs no second, vaguer message.
+                    let said: Vec<Place> = problems.iter().map(|problem| problem.place).collect();
+                    problems.extend(found.into_iter().filter(|problem| !said.contains(&problem.place)));
+                    Err(problems)
+                }
+            }
+        });
+        match decoded {
+            Ok(decoded) => Some(decoded),
+            Err(problems) => {
+                self.problems.extend(problems);
+                None
+            }
+        }
+    }
+
+    /// The files that `include` names, sorted, each once.
+    fn included(&mut self, root: &Root) -> Vec<PathBuf> {
+        let mut paths = Vec::new();
+        for pattern in &root.include {
+            match expand(&self.base, &pattern.value) {
+                Ok(found) => paths.extend(found),
+                Err(message) => self.problems.push(Problem::new(pattern.place, message)),
+            }
+        }
+        paths.sort();
+        paths.dedup();
+        if let Some(pattern) = root.include.first().filter(|_| paths.len() > FILES_MAX) {
+            let message = format!("{} files are included; at most {FILES_MAX} are read", paths.len());
+            self.problems.push(Problem::new(pattern.place, message));
+            paths.truncate(FILES_MAX);
+        }
+        paths
+    }
+
+    /// The path as messages show it: relative to the folder of `gateway.yaml`.
+    fn display(&self, path: &Path) -> String {
+        path.strip_prefix(&self.base).unwrap_or(path).display().to_string()
+    }
+}
+
+/// Says which keys only `gateway.yaml` may carry.
+fn fragment_keys(node: &crate::yaml::Node, problems: &mut Vec<Problem>) {
+    let Kind::Map(entries) = &node.kind else { return };
+    for entry in entries.iter().filter(|entry| ROOT_KEYS.contains(&&*entry.key.text)) {
+        problems.push(
+            Problem::new(entry.key.place, format!("only gateway.yaml may carry `{}`", entry.key.text))
+                .with_hint(format!("an included file may carry {}", FRAGMENT_KEYS.join(", "))),
+        );
+    }
+}
+
+/// The keys of [`Root`] that a fragment may not carry.
+const ROOT_KEYS: [&str; 13] = [
+    "version",
+    "threads",
+    "listeners",
+    "admin",
+    "include",
+    "trusted_proxies",
+    "defaults",
+    "limits",
+    "errors",
+    "log",
+    "access_log",
+    "metrics",
+    "drain_timeout",
+];
+
+/// Reads a regular file of bounded size as UTF-8.
+fn read(path: &Path) -> Result<String, String> {
+    let cannot = |error: std::io::Error| why(&error);
+    let metadata = std::fs::metadata(path).map_err(cannot)?;
+    if !metadata.is_file() {
+        return Err("it is not a regular file".to_owned());
+    }
+    let mut bytes = Vec::new();
+    // One byte more than allowed tells that there is more; the size in the metadata may change while we read.
+    let bound = FILE_BYTES_MAX.saturating_add(1);
+    File::open(path).map_err(cannot)?.take(bound).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 > FILE_BYTES_MAX {
+        return Err(format!("it is larger than {FILE_BYTES_MAX} bytes"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        format!("it is not UTF-8: the byte at offset {at} is not valid")
+    })
+}
+
+/// An error of the file system in words.
+fn why(error: &std::io::Error) -> String {
+    match error.kind() {
+        std::io::ErrorKind::NotFound => "there is no such file".to_owned(),
+        std::io::ErrorKind::PermissionDenied => "permission denied".to_owned(),
+        _ => error.to_string(),
+    }
+}
+
+/// The files a pattern names. `*` and `?` may stand in the last component; without them the file must exist.
+fn expand(base: &Path, pattern: &str) -> Result<Vec<PathBuf>, String> {
+    let path = base.join(pattern);
+    let name = match path.components().next_back() {
+        Some(Component::Normal(name)) => name.to_string_lossy().into_owned(),
+        _ => return Err(format!("`{pattern}` names no file")),
+    };
+    let folder = path.parent().map(Path::to_owned).unwrap_or_default();
+    if folder.to_string_lossy().contains(['*', '?']) {
+        return Err(format!("`{pattern}`: a wildcard may stand only in the last part"));
+    }
+    if !name.contains(['*', '?']) {
+        return match std::fs::metadata(&path) {
+            Ok(found) if found.is_dir() => {
+                let pattern = pattern.trim_end_matches('/');
+                Err(format!("cannot include `{pattern}`: it is a folder; write `{pattern}/*.yaml`"))
+            }
+            Ok(_) => Ok(vec![path]),
+            Err(error) => Err(format!("cannot include `{pattern}`: {}", why(&error))),
+        };
+    }
+    let shown = if folder.as_os_str().is_empty() { Path::new(".") } else { &folder };
+    let entries = std::fs::read_dir(shown).map_err(|error| format!("cannot include `{pattern}`: {}", why(&error)))?;
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry.map_err(|error| format!("cannot include `{pattern}`: {error}"))?;
+        let file = entry.file_name().to_string_lossy().into_owned();
+        // Hidden files are editors' and Kubernetes' own.
+        if !file.starts_with('.') && wildcard(name.as_bytes(), file.as_bytes()) {
+            found.push(folder.join(file));
+        }
+    }
+    Ok(found)
+}
+
+/// Whether `text` matches `pattern`, in which `*` stands for any run of bytes and `?` for one.
+fn wildcard(pattern: &[u8], text: &[u8]) -> bool {
+    let (mut at, mut from) = (0_usize, 0_usize);
+    // Where to go on when what follows the last `*` does not fit: it takes one byte more.
+    let mut retry: Option<(usize, usize)> = None;
+    while let Some(byte) = text.get(from) {
+        match pattern.get(at) {
+            Some(b'*') => {
+                retry = Some((at, from));
+                at = at.saturating_add(1);
+            }
+            Some(wanted) if wanted == byte || *wanted == b'?' => {
+                at = at.saturating_add(1);
+                from = from.saturating_add(1);
+            }
+            _ => match retry {
+                Some((star, taken)) => {
+                    at = star.saturating_add(1);
+                    from = taken.saturating_add(1);
+                    retry = Some((star, from));
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern.get(at..).is_some_and(|rest| rest.iter().all(|byte| *byte == b'*'))
+}
+
+fn hash(files: &[ReadFile]) -> String {
+    let mut hasher = Sha256::new();
+    for file in files {
+        for part in [file.path.as_os_str().as_encoded_bytes(), file.text.as_bytes()] {
+            hasher.update((part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+    }
+    hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Values for `${…}` in one file.
+struct Values<'a> {
+    environment: &'a Environment,
+    base: &'a Path,
+}
+
+impl Lookup for Values<'_> {
+    fn env(&self, name: &str) -> Option<String> {
+        self.environment.get(name)
+    }
+
+    fn file(&self, path: &str, _: FileId) -> Result<String, String> {
+        read(&self.base.join(path))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,10 @@
 //! it; `tests/tidy.rs` keeps it so and `docs/architecture.md` explains the map.
 #![forbid(unsafe_code)]
 
+pub mod handlers;
+
+pub mod upstream;
+
 pub mod config;
 
 pub mod filters;

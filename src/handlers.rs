@@ -1,0 +1,76 @@
+//! The registry of handlers: what answers a route. A table anyone can read.
+//!
+//! A handler is one file in `handlers/`: reference page, settings, behaviour, tests. Adding one takes that file and two lines
+//! here: its `mod` and its row. `upstream: NAME` is the handler that forwards, and the only one that is not in the table.
+
+mod health;
+mod redirect;
+mod respond;
+
+use std::sync::Arc;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator};
+use serde::de::DeserializeOwned;
+
+use crate::contract::{Compiler, Handler};
+use crate::upstream::Upstream;
+use crate::yaml::{Node, decode};
+
+/// Every handler that answers itself, by the name it has in YAML.
+#[rustfmt::skip]
+pub static HANDLERS: &[Entry] = &[
+    Entry::of::<health::HealthSettings>(),
+    Entry::of::<redirect::RedirectSettings>(),
+    Entry::of::<respond::RespondSettings>(),
+];
+
+/// What answers a route.
+#[derive(Clone)]
+pub enum Action {
+    Forward(Arc<Upstream>),
+    Answer(Arc<dyn Handler>),
+}
+
+/// The settings of a handler as they stand in YAML.
+pub trait Settings: DeserializeOwned + JsonSchema {
+    /// The key in YAML.
+    const NAME: &'static str;
+    /// One line for the table of handlers.
+    const SUMMARY: &'static str;
+
+    /// Builds the handler, or reports to `compiler` why that cannot be.
+    fn build(self, compiler: &mut Compiler) -> Option<Arc<dyn Handler>>;
+}
+
+/// A row of the registry.
+pub struct Entry {
+    pub name: &'static str,
+    pub summary: &'static str,
+    pub build: fn(&Node, &mut Compiler) -> Option<Arc<dyn Handler>>,
+    pub schema: fn(&mut SchemaGenerator) -> Schema,
+}
+
+impl Entry {
+    pub const fn of<S: Settings>() -> Self {
+        Self { name: S::NAME, summary: S::SUMMARY, build: build::<S>, schema: |generator| S::json_schema(generator) }
+    }
+}
+
+fn build<S: Settings>(node: &Node, compiler: &mut Compiler) -> Option<Arc<dyn Handler>> {
+    let decoded = if node.is_null() { decode::<S>(&Node::empty_map(node.place)) } else { decode::<S>(node) };
+    match decoded {
+        Ok(settings) => settings.build(compiler),
+        Err(problems) => {
+            problems.into_iter().for_each(|problem| compiler.report(problem));
+            None
+        }
+    }
+}
+
+/// The names of all handlers.
+pub fn names() -> impl Iterator<Item = &'static str> + Clone {
+    HANDLERS.iter().map(|entry| entry.name).chain(["upstream"])
+}
+
+#[cfg(test)]
+mod testing;

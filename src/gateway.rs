@@ -1,0 +1,186 @@
+//! The snapshot: one compiled, immutable configuration. A request keeps the one it started with to its end.
+
+mod chains;
+mod compile;
+mod expectations;
+mod matching;
+pub mod preview;
+#[cfg(test)]
+mod testing;
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use ipnet::IpNet;
+
+use crate::chain::Chain;
+use crate::config;
+use crate::context::{self, Context};
+use crate::handlers::Action;
+use crate::head::{Method, RequestHead};
+use crate::observe::access::AccessSettings;
+use crate::observe::metrics::RouteMetrics;
+use crate::reply::{Code, ErrorStyle, Rejection};
+use crate::route::{Captures, Found, Table};
+use crate::upstream::Upstream;
+use crate::yaml::{Place, Sources};
+
+pub use compile::compile;
+
+/// One compiled configuration.
+pub struct Gateway {
+    pub settings: Settings,
+    /// The files it was compiled from.
+    pub sources: Arc<Sources>,
+    /// SHA-256 over all files, the first 16 hexadecimal digits.
+    pub hash: String,
+    pub loaded_at: SystemTime,
+    /// What the operator expects of it.
+    pub tests: Vec<config::Test>,
+    table: Table,
+    routes: Vec<Arc<Route>>,
+    /// Stands for what no route matches: only the default filters.
+    fallback: Arc<Route>,
+    upstreams: Vec<Arc<Upstream>>,
+}
+
+/// What belongs to the gateway as a whole.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub listeners: Vec<SocketAddr>,
+    pub admin: Option<SocketAddr>,
+    /// Worker threads; fixed at start.
+    pub threads: usize,
+    pub trusted_proxies: Vec<IpNet>,
+    pub limits: Limits,
+    pub errors: ErrorStyle,
+    pub drain_timeout: Duration,
+    /// `None`: no access log.
+    pub access_log: Option<AccessSettings>,
+    pub log: config::Log,
+}
+
+impl Settings {
+    /// The keys that are read at start only and differ in `new`.
+    pub fn changed_in(&self, new: &Self) -> Vec<&'static str> {
+        let keys = [
+            ("admin", self.admin != new.admin),
+            ("threads", self.threads != new.threads),
+            ("log", self.log != new.log),
+            ("access_log", self.access_log != new.access_log),
+        ];
+        keys.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
+    }
+}
+
+/// Bounds on what clients may do.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    pub header_bytes_max: u64,
+    pub headers_max: usize,
+    pub header_timeout: Duration,
+    pub body_timeout: Duration,
+    pub idle_timeout: Duration,
+    pub upgrade_idle_timeout: Duration,
+    pub connections_max: usize,
+    pub connections_per_address_max: usize,
+}
+
+/// A compiled route.
+pub struct Route {
+    pub name: Arc<str>,
+    pub place: Place,
+    pub chain: Chain,
+    pub action: Action,
+    /// How long the upstream may take to begin its answer.
+    pub first_byte: Duration,
+    pub body_bytes_max: u64,
+    pub metrics: Arc<RouteMetrics>,
+    /// Names of the path parameters, when a template of this route uses one.
+    captures: Option<Arc<[Box<str>]>>,
+}
+
+/// What became of the look-up.
+pub enum Matched<'a> {
+    Route(&'a Arc<Route>),
+    /// No route takes it; the answer in its place.
+    Refused(Rejection),
+}
+
+impl Gateway {
+    /// Finds the route of a request and writes its name and captures into `context`.
+    ///
+    /// A CORS preflight (`OPTIONS` with `Origin` and `Access-Control-Request-Method`) that no route names itself is given to
+    /// the route of the method it asks for, when that route has a filter that answers preflights.
+    pub fn find(&self, request: &dyn RequestHead, context: &mut Context) -> Matched<'_> {
+        let mut captures = Captures::default();
+        let mut found = self.table.find(request, request.method(), &mut captures);
+        if !matches!(found, Found::Route(_))
+            && let Some(asked) = preflight_for(request)
+            && let Found::Route(index) = self.table.find(request, &asked, &mut captures)
+            && self.routes.get(index).is_some_and(|route| route.chain.takes_preflight())
+        {
+            context.preflight = true;
+            found = Found::Route(index);
+        }
+        match found {
+            Found::Route(index) => match self.routes.get(index) {
+                Some(route) => {
+                    route.enter(request, &captures, context);
+                    Matched::Route(route)
+                }
+                None => Matched::Refused(Rejection::new(Code::INTERNAL, "the route table is damaged")),
+            },
+            Found::MethodNotAllowed(allow) => {
+                let mut rejection =
+                    Rejection::new(Code::METHOD_NOT_ALLOWED, format!("this path is there for {allow} only"));
+                if let Ok(value) = allow.parse() {
+                    rejection = rejection.with_field(http::header::ALLOW, value);
+                }
+                Matched::Refused(rejection)
+            }
+            Found::NotFound => Matched::Refused(Rejection::new(Code::NOT_FOUND, "no route matches this request")),
+        }
+    }
+
+    /// What stands for a route when there is none.
+    pub fn fallback(&self) -> &Arc<Route> {
+        &self.fallback
+    }
+
+    pub fn routes(&self) -> &[Arc<Route>] {
+        &self.routes
+    }
+
+    pub fn upstreams(&self) -> &[Arc<Upstream>] {
+        &self.upstreams
+    }
+
+    /// Whether this peer's word about the client is believed.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.settings.trusted_proxies.iter().any(|network| network.contains(&peer))
+    }
+}
+
+impl Route {
+    fn enter(&self, request: &dyn RequestHead, captures: &Captures, context: &mut Context) {
+        context.route = Arc::clone(&self.name);
+        if let Some(names) = &self.captures {
+            let value = |index| captures.get(index, request.path()).map(Box::from);
+            context.captures = context::Captures::new(Arc::clone(names), (0..names.len()).map(value).collect());
+        }
+    }
+}
+
+/// The method a CORS preflight asks for.
+fn preflight_for(request: &dyn RequestHead) -> Option<Method> {
+    if request.method() != Method::OPTIONS || !request.has(&http::header::ORIGIN) {
+        return None;
+    }
+    Method::from_bytes(request.get(&http::header::ACCESS_CONTROL_REQUEST_METHOD)?).ok()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,142 @@
+//! From lists of filters as they are written to chains.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::chain::Link;
+use crate::contract::Compiler;
+use crate::filters::{self, FILTERS};
+use crate::yaml::{Kind, Located, Node, Place, Problem};
+
+/// A list of filters that is built, and the path parameters its templates need.
+#[derive(Clone, Default)]
+pub struct Built {
+    pub links: Vec<Arc<Link>>,
+    pub parameters: Vec<Located<String>>,
+}
+
+/// The named chains, each built once however many routes use it.
+pub struct Chains<'a> {
+    written: HashMap<&'a str, &'a [Node]>,
+    built: HashMap<&'a str, Built>,
+    /// Chains that are being built, to find a circle.
+    open: Vec<&'a str>,
+}
+
+/// One entry of a list of filters: `name: settings`, or just `name`.
+struct Entry<'a> {
+    name: &'a str,
+    place: Place,
+    settings: Node,
+}
+
+impl<'a> Chains<'a> {
+    pub fn new(written: impl Iterator<Item = (&'a Located<String>, &'a Vec<Node>)>) -> Self {
+        let written = written.map(|(name, nodes)| (name.value.as_str(), nodes.as_slice())).collect();
+        Self { written, built: HashMap::new(), open: Vec::new() }
+    }
+
+    /// Builds every named chain, so that a mistake in one that no route uses is found too.
+    pub fn build_all(&mut self, problems: &mut Vec<Problem>) {
+        let mut names: Vec<&'a str> = self.written.keys().copied().collect();
+        names.sort_unstable();
+        for name in names {
+            self.named(name, problems);
+        }
+    }
+
+    /// Builds a list of filters. `via` names the chain it belongs to.
+    pub fn list(&mut self, nodes: &'a [Node], via: Option<&Arc<str>>, problems: &mut Vec<Problem>) -> Built {
+        let mut built = Built::default();
+        for node in nodes {
+            let entry = match Entry::read(node) {
+                Ok(entry) => entry,
+                Err(problem) => {
+                    problems.push(problem);
+                    continue;
+                }
+            };
+            if entry.name == "use" {
+                self.used(node, &entry, &mut built, problems);
+                continue;
+            }
+            match FILTERS.iter().find(|filter| filter.name == entry.name) {
+                Some(filter) => {
+                    let mut compiler = Compiler::at(entry.place);
+                    let step = (filter.build)(&entry.settings, &mut compiler);
+                    let (mut found, parameters) = compiler.finish();
+                    // What a filter says of itself as a whole may only follow from a mistake in one of its settings.
+                    if found.iter().any(|problem| problem.place != entry.place) {
+                        found.retain(|problem| problem.place != entry.place);
+                    }
+                    problems.extend(found);
+                    built.parameters.extend(parameters);
+                    built
+                        .links
+                        .extend(step.map(|step| Arc::new(Link::new(filter.name, entry.place, via.cloned(), step))));
+                }
+                None => {
+                    let known = filters::names().chain(["use"]);
+                    problems.push(Problem::unknown(entry.place, "filter", entry.name, known));
+                }
+            }
+        }
+        built
+    }
+
+    fn used(&mut self, node: &'a Node, entry: &Entry<'a>, built: &mut Built, problems: &mut Vec<Problem>) {
+        let name = match node.entries() {
+            [entry] => entry.value.as_str(),
+            _ => None,
+        };
+        let Some(name) = name else {
+            let problem = Problem::new(entry.settings.place, "`use` takes the name of a chain");
+            problems.push(problem.with_hint("write `- use: NAME`"));
+            return;
+        };
+        let place = entry.settings.place;
+        let Some((&known, _)) = self.written.get_key_value(name) else {
+            problems.push(Problem::unknown(place, "chain", name, self.written.keys().copied()));
+            return;
+        };
+        if self.open.contains(&known) {
+            let circle = self.open.join(" → ");
+            problems.push(Problem::new(place, format!("chains use each other in a circle: {circle} → {known}")));
+            return;
+        }
+        let chain = self.named(known, problems);
+        built.links.extend(chain.links);
+        built.parameters.extend(chain.parameters);
+    }
+
+    fn named(&mut self, name: &'a str, problems: &mut Vec<Problem>) -> Built {
+        if let Some(built) = self.built.get(name) {
+            return built.clone();
+        }
+        self.open.push(name);
+        let nodes = self.written.get(name).copied().unwrap_or_default();
+        let built = self.list(nodes, Some(&Arc::from(name)), problems);
+        self.open.pop();
+        self.built.insert(name, built.clone());
+        built
+    }
+}
+
+impl<'a> Entry<'a> {
+    fn read(node: &'a Node) -> Result<Self, Problem> {
+        if let Some(name) = node.as_str() {
+            return Ok(Self { name, place: node.place, settings: Node::new(node.place, Kind::Null) });
+        }
+        match node.entries() {
+            [entry] => Ok(Self { name: &entry.key.text, place: entry.key.place, settings: entry.value.clone() }),
+            [first, second, ..] => {
+                let message = format!("one entry holds both `{}` and `{}`", first.key.text, second.key.text);
+                Err(Problem::new(second.key.place, message)
+                    .with_hint("begin each filter with its own `-`; indent the settings of one below its name"))
+            }
+            [] => {
+                Err(Problem::new(node.place, "this is no filter").with_hint("write `- name` or `- name: { settings }`"))
+            }
+        }
+    }
+}

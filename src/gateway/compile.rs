@@ -1,0 +1,412 @@
+//! From a [`Config`] to a [`Gateway`]. Every mistake is reported, not only the first.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::chains::{Built, Chains};
+use super::expectations::{self, Names};
+use super::{Gateway, Limits, Route, Settings, matching};
+use crate::chain::Chain;
+use crate::clock;
+use crate::config::load::Config;
+use crate::config::{self, Errors, Root};
+use crate::context::Context;
+use crate::contract::{Compiler, Handler};
+use crate::handlers::{self, Action, HANDLERS};
+use crate::head::RequestHead;
+use crate::observe::access::{AccessSettings, AccessTarget};
+use crate::observe::metrics::Metrics;
+use crate::reply::{Code, ErrorStyle, Rejection, Reply};
+use crate::route::Table;
+use crate::types::Bind;
+use crate::upstream::Upstream;
+use crate::yaml::{Located, Node, Place, Problem, Sources};
+
+/// Largest request body when nothing is said, in bytes.
+const BODY_BYTES_MAX: u64 = 1024 * 1024;
+/// How long a service may take to begin its answer when nothing is said.
+const TIMEOUT: Duration = Duration::from_secs(30);
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
+/// Pingora reads no request with more fields.
+const HEADERS_MAX: u16 = 256;
+const THREADS_MAX: u16 = 1024;
+
+/// Compiles a configuration. State of `previous` is kept for what did not change.
+pub fn compile(
+    config: &Config,
+    sources: Sources,
+    hash: String,
+    previous: Option<&Gateway>,
+    metrics: &Arc<Metrics>,
+) -> Result<Gateway, (Sources, Vec<Problem>)> {
+    let mut problems = Vec::new();
+    let settings = settings(&config.root, &mut problems);
+    metrics.set_series_max(usize::try_from(config.root.metrics.series_max).unwrap_or(usize::MAX));
+    let upstreams = upstreams(config, previous, metrics, &mut problems);
+    let mut chains = named_chains(config, &mut problems);
+    chains.build_all(&mut problems);
+    let defaults = chains.list(&config.root.defaults.filters, Some(&Arc::from("defaults")), &mut problems);
+    let mut building = Routes { config, chains, defaults, upstreams: &upstreams, metrics, problems };
+    let fallback = building.fallback();
+    let (routes, table) = building.build();
+    let mut problems = building.problems;
+    let tests: Vec<&config::Test> = all(config, |fragment| &fragment.tests, &config.root.tests).collect();
+    let names = Names {
+        routes: all(config, |fragment| &fragment.routes, &config.root.routes).map(|route| &*route.name.value).collect(),
+        upstreams: all(config, |fragment| &fragment.upstreams, &config.root.upstreams)
+            .map(|(name, _)| &*name.value)
+            .collect(),
+    };
+    expectations::check(&tests, &names, &mut problems);
+    problems.sort_by_key(|problem| problem.place);
+    match (table, settings) {
+        (Some(table), Some(settings)) if problems.is_empty() => Ok(Gateway {
+            settings,
+            sources: Arc::new(sources),
+            hash,
+            loaded_at: clock::wall(),
+            tests: tests.into_iter().cloned().collect(),
+            table,
+            routes,
+            fallback: Arc::new(fallback),
+            upstreams: in_order(config, &upstreams),
+        }),
+        _ => Err((sources, problems)),
+    }
+}
+
+/// The items of `gateway.yaml`, then those of the fragments.
+fn all<'a, T>(
+    config: &'a Config,
+    of: fn(&'a config::Fragment) -> &'a [T],
+    root: &'a [T],
+) -> impl Iterator<Item = &'a T> {
+    root.iter().chain(config.fragments.iter().flat_map(of))
+}
+
+/// Items by name; a name that stands twice is reported.
+fn unique<'a, T>(
+    what: &str,
+    items: impl Iterator<Item = (&'a Located<String>, T)>,
+    problems: &mut Vec<Problem>,
+) -> Vec<(&'a Located<String>, T)> {
+    let mut seen: HashMap<&str, Place> = HashMap::new();
+    let mut kept = Vec::new();
+    for (name, item) in items {
+        if let Some(first) = seen.get(name.value.as_str()) {
+            problems.push(
+                Problem::new(name.place, format!("{what} `{}` is defined twice", name.value))
+                    .with_related("first defined", *first),
+            );
+            continue;
+        }
+        if let Err(message) = check_name(&name.value) {
+            problems.push(Problem::new(name.place, format!("{what} `{}`: {message}", name.value)));
+        }
+        seen.insert(&name.value, name.place);
+        kept.push((name, item));
+    }
+    kept
+}
+
+/// Names end up in logs, metrics and addresses of the admin API.
+fn check_name(name: &str) -> Result<(), &'static str> {
+    if name.is_empty() || name.len() > 128 {
+        return Err("a name has 1 to 128 characters");
+    }
+    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._-".contains(&byte)) {
+        return Err("a name holds letters, digits, `.`, `_` and `-`");
+    }
+    Ok(())
+}
+
+type Upstreams = HashMap<String, Arc<Upstream>>;
+
+fn upstreams(
+    config: &Config,
+    previous: Option<&Gateway>,
+    metrics: &Arc<Metrics>,
+    problems: &mut Vec<Problem>,
+) -> Upstreams {
+    let written = all(config, |fragment| &fragment.upstreams, &config.root.upstreams);
+    let written = unique("upstream", written.map(|(name, upstream)| (name, upstream)), problems);
+    let known = previous.map(Gateway::upstreams).unwrap_or_default();
+    let known: HashMap<&str, &Arc<Upstream>> = known.iter().map(|upstream| (&*upstream.name, upstream)).collect();
+    let mut compiled = Upstreams::new();
+    for (name, upstream) in written {
+        match Upstream::compile(name, upstream, known.get(name.value.as_str()).copied(), metrics) {
+            Ok(upstream) => {
+                compiled.insert(name.value.clone(), upstream);
+            }
+            Err(found) => problems.extend(found),
+        }
+    }
+    compiled
+}
+
+fn in_order(config: &Config, upstreams: &Upstreams) -> Vec<Arc<Upstream>> {
+    let written = all(config, |fragment| &fragment.upstreams, &config.root.upstreams);
+    written.filter_map(|(name, _)| upstreams.get(&name.value).cloned()).collect()
+}
+
+fn named_chains<'a>(config: &'a Config, problems: &mut Vec<Problem>) -> Chains<'a> {
+    let written = all(config, |fragment| &fragment.chains, &config.root.chains);
+    let written = unique("chain", written.map(|(name, nodes)| (name, nodes)), problems);
+    Chains::new(written.into_iter())
+}
+
+/// Routes in the making.
+struct Routes<'a> {
+    config: &'a Config,
+    chains: Chains<'a>,
+    defaults: Built,
+    upstreams: &'a Upstreams,
+    metrics: &'a Arc<Metrics>,
+    problems: Vec<Problem>,
+}
+
+impl<'a> Routes<'a> {
+    /// What stands for a route when none matches.
+    fn fallback(&self) -> Route {
+        let nothing: Arc<dyn Handler> = Arc::new(Nothing);
+        Route {
+            name: Arc::from("(none)"),
+            place: Place::UNKNOWN,
+            chain: Chain::new(self.defaults.links.clone()),
+            action: Action::Answer(nothing),
+            first_byte: TIMEOUT,
+            body_bytes_max: self.config.root.defaults.body_max.map_or(BODY_BYTES_MAX, |size| size.0),
+            metrics: self.metrics.route("(none)"),
+            captures: None,
+        }
+    }
+
+    fn build(&mut self) -> (Vec<Arc<Route>>, Option<Table>) {
+        let written = all(self.config, |fragment| &fragment.routes, &self.config.root.routes);
+        let written = unique("route", written.map(|route| (&route.name, route)), &mut self.problems);
+        let mut routes = Vec::with_capacity(written.len());
+        let mut specs = Vec::with_capacity(written.len());
+        for (_, route) in written {
+            let spec = matching::spec(route, &mut self.problems);
+            let names: Vec<Box<str>> = spec.as_ref().map(|spec| spec.path.parameters().to_vec()).unwrap_or_default();
+            let compiled = self.route(route, names, spec.is_some());
+            if let (Some(spec), Some(compiled)) = (spec, compiled) {
+                specs.push(spec);
+                routes.push(Arc::new(compiled));
+            }
+        }
+        let table = Table::build(specs);
+        let table = table.map_err(|ties| {
+            for tie in ties {
+                let (Some(first), Some(second)) = (routes.get(tie.first), routes.get(tie.second)) else { continue };
+                self.problems.push(
+                    Problem::new(
+                        second.place,
+                        format!("route `{}` ties with `{}`: {}", second.name, first.name, tie.why),
+                    )
+                    .with_related("the other one", first.place),
+                );
+            }
+        });
+        (routes, table.ok())
+    }
+
+    fn route(&mut self, written: &'a config::Route, names: Vec<Box<str>>, names_are_known: bool) -> Option<Route> {
+        let own = self.chains.list(&written.filters, None, &mut self.problems);
+        let (action, mut parameters) = self.action(written);
+        parameters.extend(self.defaults.parameters.iter().chain(&own.parameters).cloned());
+        for parameter in parameters.iter().filter(|_| names_are_known) {
+            if !names.iter().any(|name| **name == *parameter.value) {
+                let known = names.iter().map(|name| &**name);
+                self.problems.push(
+                    Problem::unknown(parameter.place, "path parameter", &parameter.value, known).with_related(
+                        format!("route `{}` has no such parameter", written.name.value),
+                        written.name.place,
+                    ),
+                );
+            }
+        }
+        let action = action?;
+        let defaults = &self.config.root.defaults;
+        let of_upstream = match &action {
+            Action::Forward(upstream) => upstream.timeouts.first_byte,
+            Action::Answer(_) => None,
+        };
+        let timeout = written.timeout.map(|period| period.0).or(of_upstream);
+        Some(Route {
+            name: Arc::from(written.name.value.as_str()),
+            place: written.name.place,
+            chain: Chain::new(self.defaults.links.iter().chain(&own.links).cloned().collect()),
+            action,
+            first_byte: timeout.or(defaults.timeout.map(|period| period.0)).unwrap_or(TIMEOUT),
+            body_bytes_max: written.body_max.or(defaults.body_max).map_or(BODY_BYTES_MAX, |size| size.0),
+            metrics: self.metrics.route(&written.name.value),
+            captures: (!parameters.is_empty()).then(|| names.into()),
+        })
+    }
+
+    /// The one handler of a route, and the path parameters it needs.
+    fn action(&mut self, written: &config::Route) -> (Option<Action>, Vec<Located<String>>) {
+        let mut handlers = Vec::new();
+        for (name, settings) in written.handler.iter() {
+            if handlers::names().any(|known| known == name.value) {
+                handlers.push((name, settings));
+            } else {
+                let known = handlers::names().chain(ROUTE_KEYS);
+                self.problems.push(Problem::unknown(name.place, "key or handler", &name.value, known));
+            }
+        }
+        match handlers.as_slice() {
+            [(name, settings)] => self.handler(name, settings),
+            // A word that is no key may be the handler that was meant: said already.
+            [] if !written.handler.is_empty() => (None, Vec::new()),
+            [] => {
+                let problem =
+                    Problem::new(written.name.place, format!("route `{}` has no handler", written.name.value));
+                let known: Vec<_> = handlers::names().collect();
+                self.problems.push(problem.with_hint(format!("give it one of {}", known.join(", "))));
+                (None, Vec::new())
+            }
+            [(first, _), (second, _), ..] => {
+                let message = format!("route `{}` has two handlers", written.name.value);
+                self.problems.push(Problem::new(second.place, message).with_related("the other one", first.place));
+                (None, Vec::new())
+            }
+        }
+    }
+
+    fn handler(&mut self, name: &Located<String>, settings: &Node) -> (Option<Action>, Vec<Located<String>>) {
+        if name.value == "upstream" {
+            return (self.forward(settings), Vec::new());
+        }
+        let Some(entry) = HANDLERS.iter().find(|entry| entry.name == name.value) else { return (None, Vec::new()) };
+        let mut compiler = Compiler::at(name.place);
+        let handler = (entry.build)(settings, &mut compiler);
+        let (found, parameters) = compiler.finish();
+        self.problems.extend(found);
+        (handler.map(Action::Answer), parameters)
+    }
+
+    fn forward(&mut self, settings: &Node) -> Option<Action> {
+        let Some(name) = settings.as_str() else {
+            self.problems.push(Problem::new(settings.place, "`upstream` takes the name of an upstream"));
+            return None;
+        };
+        if let Some(upstream) = self.upstreams.get(name) {
+            return Some(Action::Forward(Arc::clone(upstream)));
+        }
+        let written = all(self.config, |fragment| &fragment.upstreams, &self.config.root.upstreams);
+        let names: Vec<&str> = written.map(|(name, _)| name.value.as_str()).collect();
+        // One that is defined but broken has its problem already.
+        if !names.contains(&name) {
+            self.problems.push(Problem::unknown(settings.place, "upstream", name, names.iter().copied()));
+        }
+        None
+    }
+}
+
+/// Keys of a route that are no handlers, for hints.
+const ROUTE_KEYS: [&str; 6] = ["name", "match", "filters", "trailing_slash", "timeout", "body_max"];
+
+/// Stands where no handler is ever asked: the fallback only lends its chain.
+struct Nothing;
+
+impl Handler for Nothing {
+    fn answer(&self, _: &dyn RequestHead, _: &Context) -> Result<Reply, Box<Rejection>> {
+        Err(Box::new(Rejection::new(Code::NOT_FOUND, "no route matches this request")))
+    }
+}
+
+fn settings(root: &Root, problems: &mut Vec<Problem>) -> Option<Settings> {
+    let before = problems.len();
+    let listeners = unique_listeners(root, problems);
+    let threads = match &root.threads {
+        Some(threads) if !(1..=THREADS_MAX).contains(&threads.value) => {
+            problems.push(Problem::new(threads.place, format!("`threads` must be 1 to {THREADS_MAX}")));
+            1
+        }
+        Some(threads) => usize::from(threads.value),
+        None => std::thread::available_parallelism().map_or(1, usize::from),
+    };
+    let limits = limits(&root.limits, problems);
+    let access_log = access_log(&root.access_log);
+    (problems.len() == before).then(|| Settings {
+        listeners,
+        admin: root.admin.as_ref().map(|admin| admin.bind.value.0),
+        threads,
+        trusted_proxies: root.trusted_proxies.iter().map(|network| network.0).collect(),
+        limits,
+        errors: match root.errors {
+            Errors::Envelope => ErrorStyle::Envelope,
+            Errors::Problem => ErrorStyle::Problem,
+        },
+        drain_timeout: root.drain_timeout.map_or(DRAIN_TIMEOUT, |period| period.0),
+        access_log,
+        log: root.log.clone(),
+    })
+}
+
+fn unique_listeners(root: &Root, problems: &mut Vec<Problem>) -> Vec<std::net::SocketAddr> {
+    if root.listeners.is_empty() {
+        problems.push(
+            Problem::new(root.version.place, "there is no listener")
+                .with_hint("write `listeners: [{ bind: 0.0.0.0:8000 }]`"),
+        );
+    }
+    let mut seen: Vec<&Located<Bind>> = Vec::new();
+    let admin = root.admin.iter().map(|admin| &admin.bind);
+    for bind in root.listeners.iter().map(|listener| &listener.bind).chain(admin) {
+        if let Some(first) = seen.iter().find(|first| first.value == bind.value && bind.0.port() != 0) {
+            problems.push(
+                Problem::new(bind.place, format!("{} is listened on twice", bind.value))
+                    .with_related("first", first.place),
+            );
+        }
+        seen.push(bind);
+    }
+    root.listeners.iter().map(|listener| listener.bind.value.0).collect()
+}
+
+fn limits(written: &config::Limits, problems: &mut Vec<Problem>) -> Limits {
+    if !(1..=HEADERS_MAX).contains(&written.headers_max.value) {
+        problems.push(Problem::new(written.headers_max.place, format!("`headers_max` must be 1 to {HEADERS_MAX}")));
+    }
+    let positive = |number: &Located<u32>, name: &str, problems: &mut Vec<Problem>| {
+        if number.value == 0 {
+            problems.push(Problem::new(number.place, format!("`{name}` must be at least 1")));
+        }
+        usize::try_from(number.value).unwrap_or(usize::MAX)
+    };
+    Limits {
+        header_bytes_max: written.header_bytes_max.0,
+        headers_max: usize::from(written.headers_max.value),
+        header_timeout: written.header_timeout.0,
+        body_timeout: written.body_timeout.0,
+        idle_timeout: written.idle_timeout.0,
+        upgrade_idle_timeout: written.upgrade_idle_timeout.0,
+        connections_max: positive(&written.connections_max, "connections_max", problems),
+        connections_per_address_max: positive(
+            &written.connections_per_address_max,
+            "connections_per_address_max",
+            problems,
+        ),
+    }
+}
+
+fn access_log(written: &config::AccessLog) -> Option<AccessSettings> {
+    let target = match written.to.as_str() {
+        "none" => return None,
+        "stdout" => AccessTarget::Stdout,
+        path => AccessTarget::File(path.into()),
+    };
+    Some(AccessSettings {
+        format: match written.format {
+            config::AccessFormat::Json => crate::observe::access::AccessFormat::Json,
+            config::AccessFormat::Combined => crate::observe::access::AccessFormat::Combined,
+        },
+        target,
+        rotate_bytes: written.rotate.0,
+        keep: usize::from(written.keep),
+    })
+}

@@ -1,0 +1,28 @@
+//! What unit tests of this layer share.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::{Gateway, compile};
+use crate::config::load::{Environment, Overrides, load};
+use crate::observe::metrics::Metrics;
+
+/// Compiles the text of a `gateway.yaml`; `Err` holds every problem as it is rendered.
+pub fn try_gateway(text: &str, previous: Option<&Gateway>, metrics: &Arc<Metrics>) -> Result<Gateway, String> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("gateway.yaml");
+    std::fs::write(&path, text).unwrap();
+    let loaded = load(&path, &Environment::Fixed(HashMap::new()), &Overrides::new());
+    let (sources, problems) = match loaded.config {
+        Ok(config) => match compile(&config, loaded.sources, loaded.hash, previous, metrics) {
+            Ok(gateway) => return Ok(gateway),
+            Err(broken) => broken,
+        },
+        Err(problems) => (loaded.sources, problems),
+    };
+    Err(problems.iter().map(|problem| sources.render(problem)).collect::<Vec<_>>().join("\n"))
+}
+
+pub fn gateway(text: &str) -> Gateway {
+    try_gateway(text, None, &Metrics::new(100)).unwrap_or_else(|problems| panic!("{problems}"))
+}

@@ -1,0 +1,18 @@
+//! The engine: the only code that knows Pingora's sessions and headers.
+//!
+//! A connection is driven by [`connection`] over an [`edge`] stream; each request on it passes through [`phases`], which pins
+//! the snapshot, walks the chain, and forwards or answers. Filters never notice which engine runs them.
+
+mod admit;
+mod alarm;
+mod connection;
+mod edge;
+mod exchange;
+mod failure;
+mod heads;
+mod held;
+mod peer;
+mod phases;
+mod report;
+
+pub use connection::{Engine, EngineOptions, unread_reply};

@@ -1,0 +1,194 @@
+//! The first look at a request: is it sound, who sent it, which route takes it.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::uri::PathAndQuery;
+use http::{HeaderValue, Uri, Version};
+use pingora::proxy::Session;
+
+use super::edge::connection_of;
+use super::exchange::Exchange;
+use super::heads::{Request, Seen, set_target};
+use super::phases::NOWHERE;
+use crate::client;
+use crate::context::{Captures, Context, Scheme};
+use crate::gateway::{Gateway, Limits, Matched};
+use crate::reply::{Code, Rejection};
+use crate::route::normalise;
+
+/// What only Pingora's head can tell, looked at before it is taken apart.
+pub struct Raw {
+    head_bytes: u64,
+    /// The target has a form whose path can be told.
+    target_is_sound: bool,
+}
+
+impl Raw {
+    pub fn look(session: &Session) -> Self {
+        let head_bytes = session.as_http1().map_or(0, |h1| h1.get_headers_raw_bytes().len()) as u64;
+        let head = session.req_header();
+        // What cannot be held as a URI is kept raw by Pingora and would be forwarded past our eyes.
+        let seen = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
+        let is_origin = head.raw_path() == seen.as_bytes() || head.version == Version::HTTP_2;
+        let has_form = is_origin || is_absolute(head.raw_path(), seen);
+        // `?query` alone reads as the path `/`, but is forwarded as it stands; and RFC 3986 knows ASCII only.
+        Self { head_bytes, target_is_sound: has_form && (seen == "*" || seen.starts_with('/')) && seen.is_ascii() }
+    }
+}
+
+/// Whether the target is `http://authority` and then what is seen of it (RFC 9112 §3.2.2). That the authority is the Host
+/// has been checked by Pingora.
+fn is_absolute(raw: &[u8], seen: &str) -> bool {
+    let Some((scheme, rest)) = raw.split_at_checked(7) else { return false };
+    let path = rest.iter().position(|byte| b"/?".contains(byte)).unwrap_or(rest.len());
+    let path = rest.get(path..).unwrap_or_default();
+    let seen = if path.starts_with(b"/") { Some(seen) } else { seen.strip_prefix('/') };
+    scheme.eq_ignore_ascii_case(b"http://") && Some(path) == seen.map(str::as_bytes)
+}
+
+/// Begins the exchange.
+pub fn begin(session: &mut Session, x: &mut Exchange) {
+    x.connection = connection_of(session.digest());
+    if let Some(connection) = &x.connection {
+        connection.begin();
+    }
+    let limits = &x.gateway.settings.limits;
+    session.set_read_timeout(Some(limits.body_timeout));
+    session.set_write_timeout(Some(limits.body_timeout));
+}
+
+/// Looks at the head and finds the route. On return `context` is set, also when the request is refused.
+pub fn admit(head: &mut Parts, raw: &Raw, x: &mut Exchange) -> Result<(), Rejection> {
+    let Exchange { gateway, connection, original, .. } = x;
+    let limits = &gateway.settings.limits;
+    let peer = connection.as_ref().map_or(NOWHERE, |connection| connection.peer.ip().to_canonical());
+    let trusted = gateway.trusts(peer);
+    let context = x.context.insert(context(head, gateway, peer, trusted, x.started));
+    check_head(head, raw, limits)?;
+    client::strip_claims(&mut Request { head, original }, trusted);
+    if trusted {
+        context.client = client::client(&Seen(head), peer, &|address| gateway.trusts(address));
+    }
+    settle_host(head)?;
+    normalise_path(head, original)?;
+    match gateway.find(&Seen(head), context) {
+        Matched::Route(route) => {
+            x.in_flight = Some(route.metrics.begin());
+            x.route = Some(Arc::clone(route));
+            Ok(())
+        }
+        Matched::Refused(rejection) => Err(rejection),
+    }
+}
+
+fn context(head: &Parts, gateway: &Gateway, peer: IpAddr, trusted: bool, started: Instant) -> Context {
+    Context {
+        client: peer,
+        peer,
+        peer_is_trusted: trusted,
+        scheme: if trusted { client::scheme(&Seen(head), Scheme::Http) } else { Scheme::Http },
+        request_id: client::request_id(&Seen(head), trusted),
+        route: Arc::clone(&gateway.fallback().name),
+        captures: Captures::default(),
+        preflight: false,
+        started,
+    }
+}
+
+/// Bounds, and what Pingora lets through although it is not sound.
+fn check_head(head: &Parts, raw: &Raw, limits: &Limits) -> Result<(), Rejection> {
+    if head.headers.len() > limits.headers_max || raw.head_bytes > limits.header_bytes_max {
+        return Err(Rejection::new(Code::HEADERS_TOO_LARGE, "the request head is too large"));
+    }
+    if head.version == Version::HTTP_2 {
+        // Pingora bounds the bytes of an HTTP/2 head itself; here they are summed as RFC 9113 §6.5.2 counts them.
+        let sum = head.headers.iter().map(|(name, value)| name.as_str().len().saturating_add(value.len()) as u64);
+        if sum.map(|field| field.saturating_add(32)).sum::<u64>() > limits.header_bytes_max {
+            return Err(Rejection::new(Code::HEADERS_TOO_LARGE, "the request head is too large"));
+        }
+    }
+    if head.version == Version::HTTP_11 && !head.headers.contains_key(HOST) {
+        return Err(Rejection::new(Code::BAD_REQUEST, "the request has no Host"));
+    }
+    if !raw.target_is_sound {
+        return Err(Rejection::new(Code::BAD_REQUEST, "the request target is not valid"));
+    }
+    check_framing(head)
+}
+
+/// One length or one coding, in one spelling. Pingora takes lists of equal lengths and codings before `chunked`, and
+/// forwards them as they are, for the service to find another meaning in them.
+fn check_framing(head: &Parts) -> Result<(), Rejection> {
+    let mut lengths = head.headers.get_all(CONTENT_LENGTH).iter();
+    if let Some(length) = lengths.next()
+        && (lengths.next().is_some() || !length.as_bytes().iter().all(u8::is_ascii_digit))
+    {
+        return Err(Rejection::new(Code::BAD_REQUEST, "the Content-Length is not one number"));
+    }
+    let mut codings = head.headers.get_all(TRANSFER_ENCODING).iter();
+    if let Some(coding) = codings.next()
+        && (codings.next().is_some() || !coding.as_bytes().eq_ignore_ascii_case(b"chunked"))
+    {
+        return Err(Rejection::new(Code::BAD_REQUEST, "the only Transfer-Encoding there may be is `chunked`"));
+    }
+    Ok(())
+}
+
+/// Puts the host in lower case and in one place, the `Host` field, so that nobody downstream has to look twice.
+fn settle_host(head: &mut Parts) -> Result<(), Rejection> {
+    let invalid = || Rejection::new(Code::BAD_REQUEST, "the Host is not valid");
+    let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
+    let mut lower = None;
+    if let Some(authority) = head.uri.authority() {
+        // HTTP/2 names the host in `:authority`, HTTP/1.1 also in an absolute target. Two names are two opinions on who
+        // answers.
+        if host.is_some_and(|host| !host.eq_ignore_ascii_case(authority.as_str().as_bytes())) {
+            return Err(invalid());
+        }
+        lower = Some(authority.as_str().to_ascii_lowercase().into_bytes());
+    } else if let Some(host) = host.filter(|host| host.iter().any(u8::is_ascii_uppercase)) {
+        lower = Some(host.to_ascii_lowercase());
+    }
+    if !client::is_host(lower.as_deref().or(host).unwrap_or_default()) {
+        return Err(invalid());
+    }
+    let Some(lower) = lower else { return Ok(()) };
+    let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(lower)).map_err(|_| invalid())?;
+    head.headers.try_insert(HOST, value).map_err(|_| invalid())?;
+    if head.uri.authority().is_some() {
+        let target = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
+        head.uri = Uri::from(target);
+    }
+    Ok(())
+}
+
+/// From here on there is one path: the one that is matched is the one that is forwarded.
+fn normalise_path(head: &mut Parts, original: &mut Option<Uri>) -> Result<(), Rejection> {
+    if head.uri.path() == "*" {
+        return Err(Rejection::new(Code::NOT_FOUND, "no route matches this request"));
+    }
+    let normal = match normalise(head.uri.path()) {
+        Ok(std::borrow::Cow::Borrowed(_)) => return Ok(()),
+        Ok(normal) => normal.into_owned(),
+        Err(error) => return Err(Rejection::new(Code::BAD_REQUEST, error.to_string())),
+    };
+    let query = head.uri.query().map(str::to_owned);
+    if set_target(head, original, &normal, query.as_deref()) {
+        Ok(())
+    } else {
+        Err(Rejection::new(Code::BAD_REQUEST, "the request target is not valid"))
+    }
+}
+
+/// Refuses at once what says that it is too large.
+pub fn check_length(head: &Parts, max: u64) -> Result<(), Rejection> {
+    let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
+    if length.is_some_and(|length| length > max) {
+        return Err(Rejection::new(Code::BODY_TOO_LARGE, "the request body is too large").with_detail("body_max", max));
+    }
+    Ok(())
+}

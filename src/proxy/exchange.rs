@@ -1,0 +1,93 @@
+//! One request and its response: what the phases hand to each other.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::Uri;
+
+use super::edge::Connection;
+use crate::clock;
+use crate::context::Context;
+use crate::gateway::{Gateway, Route};
+use crate::observe::metrics::{InFlight, TargetMetrics};
+use crate::reply::Code;
+use crate::upstream::{Tried, Upstream};
+
+/// The state of one exchange. It pins the snapshot it began with.
+pub struct Exchange {
+    pub gateway: Arc<Gateway>,
+    pub connection: Option<Arc<Connection>>,
+    pub context: Option<Context>,
+    /// The route, or what stands for it, from the look-up on.
+    pub route: Option<Arc<Route>>,
+    pub in_flight: Option<InFlight>,
+    /// How many filters let the request go on.
+    pub reached: usize,
+    /// The target as the client sent it, when it was changed.
+    pub original: Option<Uri>,
+    /// The code of our own refusal.
+    pub code: Option<&'static Code>,
+    pub forward: Option<Forward>,
+    pub body_bytes_in: u64,
+    pub started: Instant,
+    /// When the last log line was written.
+    pub finished: Option<Instant>,
+}
+
+/// A request on its way to an upstream.
+pub struct Forward {
+    pub upstream: Arc<Upstream>,
+    pub tried: Tried,
+    pub target: Option<Arc<TargetMetrics>>,
+    pub address: Option<std::net::SocketAddr>,
+    /// When the current attempt began.
+    pub attempt: Instant,
+    /// How long the last attempt took to its response head.
+    pub to_head: Option<Duration>,
+    /// When the exchange has to be over.
+    pub deadline: Option<Instant>,
+}
+
+impl Exchange {
+    pub fn new(gateway: Arc<Gateway>) -> Self {
+        Self {
+            gateway,
+            connection: None,
+            context: None,
+            route: None,
+            in_flight: None,
+            reached: 0,
+            original: None,
+            code: None,
+            forward: None,
+            body_bytes_in: 0,
+            started: clock::now(),
+            finished: None,
+        }
+    }
+
+    /// Ends what began with the request: also when a phase was never reached because the client left.
+    fn end(&mut self) {
+        if let Some(connection) = self.connection.take() {
+            connection.end(self.finished.unwrap_or_else(clock::now));
+        }
+    }
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Forward {
+    pub fn new(upstream: Arc<Upstream>, now: Instant) -> Self {
+        let deadline = upstream.timeouts.total.and_then(|total| now.checked_add(total));
+        Self { upstream, tried: Tried::new(), target: None, address: None, attempt: now, to_head: None, deadline }
+    }
+
+    /// How long the exchange may still take.
+    pub fn remaining(&self, now: Instant) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_duration_since(now))
+    }
+}

@@ -1,0 +1,87 @@
+//! What a failed exchange means: for the client, and for the counters.
+
+use pingora::{Error, ErrorSource, ErrorType};
+
+use super::exchange::Exchange;
+use crate::observe::metrics::UpstreamError;
+use crate::reply::{Code, Rejection};
+
+/// How an exchange failed.
+pub enum Failure {
+    /// The client can be told.
+    Refuse(Rejection),
+    /// The client is gone; there is nobody to tell.
+    ClientGone,
+}
+
+/// The status in the log when the client left before it had an answer, as nginx writes it.
+pub const CLIENT_GONE: u16 = 499;
+
+/// What to tell the client. The error itself goes to the log only: it names addresses.
+pub fn explain(error: &Error, exchange: &Exchange) -> Failure {
+    if let Some(code) = exchange.code {
+        return Failure::Refuse(Rejection::new(code, message(code)));
+    }
+    if exchange.connection.as_ref().is_some_and(|connection| connection.expired()) {
+        return Failure::Refuse(Rejection::new(Code::GATEWAY_TIMEOUT, message(Code::GATEWAY_TIMEOUT)));
+    }
+    let code = match (error.esource(), error.etype()) {
+        (_, ErrorType::ConnectTimedout | ErrorType::TLSHandshakeTimedout) => Code::GATEWAY_TIMEOUT,
+        (ErrorSource::Upstream, ErrorType::ReadTimedout | ErrorType::WriteTimedout) => Code::GATEWAY_TIMEOUT,
+        (ErrorSource::Upstream, _) => Code::BAD_GATEWAY,
+        (ErrorSource::Downstream, ErrorType::ReadTimedout) => Code::REQUEST_TIMEOUT,
+        (
+            ErrorSource::Downstream,
+            ErrorType::ReadError | ErrorType::WriteError | ErrorType::WriteTimedout | ErrorType::ConnectionClosed,
+        ) => return Failure::ClientGone,
+        // A chunk size that is none, a field nominated by Connection that may not be.
+        (ErrorSource::Downstream, _) | (_, ErrorType::InvalidHTTPHeader) => Code::BAD_REQUEST,
+        (ErrorSource::Internal | ErrorSource::Unset, _) => Code::INTERNAL,
+    };
+    Failure::Refuse(Rejection::new(code, message(code)))
+}
+
+fn message(code: &Code) -> &'static str {
+    match code.name {
+        "GATEWAY_TIMEOUT" => "the service did not answer in time",
+        "BAD_GATEWAY" => "the service cannot be reached or did not answer properly",
+        "UPSTREAM_UNAVAILABLE" => "the service is not available",
+        "REQUEST_TIMEOUT" => "the request did not arrive in time",
+        "BODY_TOO_LARGE" => "the request body is too large",
+        "BAD_REQUEST" => "the request is not valid",
+        _ => "the gateway could not handle the request",
+    }
+}
+
+/// How an exchange that broke off is counted, if the service is to blame. A deadline for the service is kept on the client's
+/// connection: when it passes, the error seems to be the client's.
+pub fn blame(error: &Error, exchange: &Exchange) -> Option<UpstreamError> {
+    if exchange.connection.as_ref().is_some_and(|connection| connection.expired()) {
+        return Some(UpstreamError::Timeout);
+    }
+    (*error.esource() == ErrorSource::Upstream).then(|| kind(error))
+}
+
+/// How a failed attempt is counted.
+pub fn kind(error: &Error) -> UpstreamError {
+    match error.etype() {
+        ErrorType::ConnectTimedout
+        | ErrorType::ConnectRefused
+        | ErrorType::ConnectNoRoute
+        | ErrorType::ConnectError
+        | ErrorType::SocketError
+        | ErrorType::BindError
+        | ErrorType::TLSHandshakeFailure
+        | ErrorType::TLSHandshakeTimedout
+        | ErrorType::InvalidCert
+        | ErrorType::HandshakeError => UpstreamError::Connect,
+        ErrorType::ReadTimedout | ErrorType::WriteTimedout => UpstreamError::Timeout,
+        ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed => UpstreamError::Reset,
+        ErrorType::InvalidHTTPHeader
+        | ErrorType::H1Error
+        | ErrorType::H2Error
+        | ErrorType::H2Downgrade
+        | ErrorType::InvalidH2 => UpstreamError::Protocol,
+        _ => UpstreamError::Other,
+    }
+}

@@ -1,0 +1,274 @@
+//! Heads as Tollgate sees them, over the parts that Pingora's heads are made of.
+//!
+//! Pingora's own head keeps the spelling of every field name beside the fields, and each change of it costs several
+//! allocations. So a head is taken apart once ([`take`]), worked on, and put back without the spellings: names then reach
+//! the other side in lower case, or as `Content-Length` where they are well known.
+
+use std::cell::Cell;
+use std::mem;
+
+use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::uri::PathAndQuery;
+use http::{HeaderMap, Uri, request, response};
+use pingora::http::{RequestHeader, ResponseHeader};
+use smallvec::SmallVec;
+
+use crate::head::{
+    HeaderName, HeaderValue, Headers, Method, RequestHead, ResponseHead, StatusCode, is_path, without_port,
+};
+
+/// A request head that is worked on.
+pub struct Request<'a> {
+    pub head: &'a mut request::Parts,
+    /// The target as the client sent it, kept when it is first changed.
+    pub original: &'a mut Option<Uri>,
+}
+
+/// A response head that is worked on.
+pub struct Response<'a>(pub &'a mut response::Parts);
+
+/// A request head that is only looked at.
+pub struct Seen<'a>(pub &'a request::Parts);
+
+thread_local! {
+    /// What stands in a session while its head is worked on: made once for each worker.
+    static SPARE_REQUEST: Cell<Option<RequestHeader>> = const { Cell::new(None) };
+    static SPARE_RESPONSE: Cell<Option<ResponseHeader>> = const { Cell::new(None) };
+}
+
+/// Takes a request head apart; [`put_back`] must follow.
+pub fn take(head: &mut RequestHeader) -> pingora::Result<request::Parts> {
+    let spare = match SPARE_REQUEST.take() {
+        Some(spare) => spare,
+        None => RequestHeader::build_no_case("GET", b"/", None)?,
+    };
+    Ok(mem::replace(head, spare).into())
+}
+
+/// Puts a request head back.
+pub fn put_back(head: &mut RequestHeader, parts: request::Parts) {
+    SPARE_REQUEST.set(Some(mem::replace(head, RequestHeader::from(parts))));
+}
+
+/// Works on a response head.
+pub fn change(head: &mut ResponseHeader, work: impl FnOnce(&mut response::Parts)) -> pingora::Result<()> {
+    let spare = match SPARE_RESPONSE.take() {
+        Some(spare) => spare,
+        None => ResponseHeader::build_no_case(200, None)?,
+    };
+    // Only a phrase of the service's own is worth keeping.
+    let canonical = head.status.canonical_reason();
+    let phrase = head.get_reason_phrase().filter(|phrase| Some(*phrase) != canonical).map(str::to_owned);
+    let mut parts: response::Parts = mem::replace(head, spare).into();
+    work(&mut parts);
+    SPARE_RESPONSE.set(Some(mem::replace(head, ResponseHeader::from(parts))));
+    if phrase.is_some() {
+        head.set_reason_phrase(phrase.as_deref())?;
+    }
+    Ok(())
+}
+
+/// Reading fields.
+macro_rules! reads {
+    ($field:ident) => {
+        fn get(&self, name: &HeaderName) -> Option<&[u8]> {
+            self.$field().get(name).map(HeaderValue::as_bytes)
+        }
+
+        fn shared(&self, name: &HeaderName) -> Option<HeaderValue> {
+            self.$field().get(name).cloned()
+        }
+
+        fn each(&self, name: &HeaderName, visit: &mut dyn FnMut(&[u8])) {
+            self.$field().get_all(name).iter().for_each(|value| visit(value.as_bytes()));
+        }
+
+        fn all(&self, visit: &mut dyn FnMut(&str, &[u8])) {
+            self.$field().iter().for_each(|(name, value)| visit(name.as_str(), value.as_bytes()));
+        }
+    };
+}
+
+/// Changing fields. Fails, and does nothing, only when a head would hold more fields than a map can.
+macro_rules! writes {
+    () => {
+        fn set(&mut self, name: &HeaderName, value: HeaderValue) {
+            let _ = self.fields_mut().try_insert(name.clone(), value);
+        }
+
+        fn append(&mut self, name: &HeaderName, value: HeaderValue) {
+            let _ = self.fields_mut().try_append(name.clone(), value);
+        }
+
+        fn remove(&mut self, name: &HeaderName) {
+            self.fields_mut().remove(name);
+        }
+    };
+}
+
+impl Request<'_> {
+    fn fields(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    fn fields_mut(&mut self) -> &mut HeaderMap {
+        &mut self.head.headers
+    }
+}
+
+impl Response<'_> {
+    fn fields(&self) -> &HeaderMap {
+        &self.0.headers
+    }
+
+    fn fields_mut(&mut self) -> &mut HeaderMap {
+        &mut self.0.headers
+    }
+}
+
+impl Seen<'_> {
+    fn fields(&self) -> &HeaderMap {
+        &self.0.headers
+    }
+}
+
+impl Headers for Request<'_> {
+    reads!(fields);
+    writes!();
+}
+
+impl Headers for Response<'_> {
+    reads!(fields);
+    writes!();
+}
+
+/// Reading goes through; nothing is ever changed through this one.
+impl Headers for Seen<'_> {
+    reads!(fields);
+
+    fn set(&mut self, _: &HeaderName, _: HeaderValue) {}
+
+    fn append(&mut self, _: &HeaderName, _: HeaderValue) {}
+
+    fn remove(&mut self, _: &HeaderName) {}
+}
+
+impl RequestHead for Request<'_> {
+    fn method(&self) -> &Method {
+        &self.head.method
+    }
+
+    fn path(&self) -> &str {
+        self.head.uri.path()
+    }
+
+    fn query(&self) -> Option<&str> {
+        self.head.uri.query()
+    }
+
+    fn host(&self) -> &str {
+        host(self.head)
+    }
+
+    fn set_target(&mut self, path: &str, query: Option<&str>) -> bool {
+        is_path(path) && set_target(self.head, self.original, path, query)
+    }
+}
+
+impl RequestHead for Seen<'_> {
+    fn method(&self) -> &Method {
+        &self.0.method
+    }
+
+    fn path(&self) -> &str {
+        self.0.uri.path()
+    }
+
+    fn query(&self) -> Option<&str> {
+        self.0.uri.query()
+    }
+
+    fn host(&self) -> &str {
+        host(self.0)
+    }
+
+    fn set_target(&mut self, _: &str, _: Option<&str>) -> bool {
+        false
+    }
+}
+
+impl ResponseHead for Response<'_> {
+    fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
+    fn set_status(&mut self, status: StatusCode) {
+        self.0.status = status;
+    }
+}
+
+/// Replaces path and query.
+pub fn set_target(head: &mut request::Parts, original: &mut Option<Uri>, path: &str, query: Option<&str>) -> bool {
+    let target = match query {
+        Some(query) => [path, "?", query].concat(),
+        None => path.to_owned(),
+    };
+    let Ok(target) = PathAndQuery::from_maybe_shared(bytes::Bytes::from(target)) else { return false };
+    let before = mem::replace(&mut head.uri, Uri::from(target));
+    original.get_or_insert(before);
+    true
+}
+
+/// Removes what was meant for the gateway only (RFC 9110 §7.6.1). Pingora does so for requests, not for responses.
+pub fn end_hop(head: &mut response::Parts) {
+    let nominated: SmallVec<[HeaderName; 2]> = head
+        .headers
+        .get_all(CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
+        .filter(|name| !FRAMING.contains(name))
+        .collect();
+    for name in nominated.iter().chain(&HOP) {
+        head.headers.remove(name);
+    }
+}
+
+/// Fields of one connection that need not be nominated to be so.
+const HOP: [HeaderName; 3] =
+    [CONNECTION, HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection")];
+/// What a service cannot have removed by nominating it: the body would lose its end.
+const FRAMING: [HeaderName; 2] = [CONTENT_LENGTH, TRANSFER_ENCODING];
+
+/// The host without its port. `admit` has put it in lower case.
+fn host(head: &request::Parts) -> &str {
+    without_port(head.headers.get(http::header::HOST).and_then(|host| host.to_str().ok()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_changed_response_keeps_its_fields_and_its_own_phrase() {
+        let mut head = ResponseHeader::build(404, None).unwrap();
+        head.set_reason_phrase(Some("No Such Task")).unwrap();
+        head.append_header("X-Custom", "1").unwrap();
+        change(&mut head, |parts| parts.status = StatusCode::NOT_FOUND).unwrap();
+        assert_eq!(head.get_reason_phrase(), Some("No Such Task"));
+        assert_eq!(head.headers.get("x-custom").unwrap(), "1");
+    }
+
+    #[test]
+    fn a_changed_target_keeps_the_first_one() {
+        let mut header = RequestHeader::build("GET", b"/a?b=1", None).unwrap();
+        let mut original = None;
+        let mut head = take(&mut header).unwrap();
+        assert!(set_target(&mut head, &mut original, "/x", Some("y=2")));
+        assert!(set_target(&mut head, &mut original, "/z", None));
+        put_back(&mut header, head);
+        assert_eq!(header.raw_path(), b"/z");
+        assert_eq!(original.unwrap().to_string(), "/a?b=1");
+    }
+}

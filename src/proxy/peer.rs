@@ -1,0 +1,43 @@
+//! Where and how to connect.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use pingora::protocols::{ALPN, TcpKeepalive};
+use pingora::upstreams::peer::HttpPeer;
+
+use crate::config::Protocol;
+use crate::upstream::Upstream;
+
+/// Most concurrent streams on one HTTP/2 connection to a target.
+const H2_STREAMS_MAX: usize = 100;
+/// A connection whose other end vanished without a word is given up after about a minute and a half.
+const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
+    idle: Duration::from_secs(60),
+    interval: Duration::from_secs(10),
+    count: 3,
+    #[cfg(target_os = "linux")]
+    user_timeout: Duration::from_secs(0),
+};
+
+/// The target of an attempt, with the bounds of its upstream.
+pub fn peer(upstream: &Upstream, address: SocketAddr, remaining: Option<Duration>) -> HttpPeer {
+    let mut peer = HttpPeer::new(address, false, String::new());
+    let timeouts = &upstream.timeouts;
+    let options = &mut peer.options;
+    options.connection_timeout = Some(shorter(timeouts.connect, remaining));
+    options.total_connection_timeout = options.connection_timeout;
+    options.write_timeout = Some(timeouts.idle);
+    options.idle_timeout = timeouts.keepalive;
+    options.tcp_keepalive = Some(TCP_KEEPALIVE);
+    if upstream.protocol == Protocol::H2c {
+        options.alpn = ALPN::H2;
+        options.max_h2_streams = H2_STREAMS_MAX;
+    }
+    peer
+}
+
+/// The shorter of the two.
+pub fn shorter(a: Duration, b: Option<Duration>) -> Duration {
+    b.map_or(a, |b| a.min(b))
+}

@@ -1,0 +1,472 @@
+//! The phases of a request, as Pingora calls them.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode, Version, response};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::modules::http::HttpModules;
+use pingora::protocols::Digest;
+use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
+use pingora::upstreams::peer::HttpPeer;
+use pingora::{Error, ErrorType};
+
+use super::admit::{self, Raw};
+use super::exchange::{Exchange, Forward};
+use super::failure::{self, CLIENT_GONE, Failure};
+use super::heads::{self, Request, Seen};
+use super::peer::{peer, shorter};
+use super::report;
+use crate::chain::Stop;
+use crate::client::{self, X_REQUEST_ID};
+use crate::clock;
+use crate::config::UpstreamHost;
+use crate::contract::Verdict;
+use crate::handlers::Action;
+use crate::live::Live;
+use crate::observe::access::{AccessLog, Entry};
+use crate::reply::{Code, Rejection, Reply};
+use crate::upstream::Upstream;
+
+/// How many fields tell an upstream who the client is.
+const ANNOUNCED: usize = 6;
+/// How long the rest of a body is read that nobody wanted, so that the client sees the answer.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The application that Pingora runs: one for each worker thread.
+pub struct App {
+    pub live: Arc<Live>,
+    pub access_log: Option<Arc<AccessLog>>,
+}
+
+#[async_trait]
+impl ProxyHttp for App {
+    /// Boxed: it is moved several times.
+    type CTX = Box<Exchange>;
+
+    fn new_ctx(&self) -> Box<Exchange> {
+        Box::new(Exchange::new(self.live.current()))
+    }
+
+    /// None: the default one adds compression to every request's path.
+    fn init_downstream_modules(&self, _: &mut HttpModules) {}
+
+    async fn request_filter(&self, session: &mut Session, x: &mut Box<Exchange>) -> pingora::Result<bool> {
+        admit::begin(session, x);
+        let raw = Raw::look(session);
+        let mut head = heads::take(session.req_header_mut())?;
+        let decision = match admit::admit(&mut head, &raw, x) {
+            Ok(()) => decide(&mut head, x).await,
+            Err(rejection) => {
+                // A refusal before any filter ran passes the response hooks of the default ones.
+                let fallback = x.gateway.fallback();
+                x.reached = fallback.chain.links().len();
+                x.route = Some(Arc::clone(fallback));
+                if rejection.code == Code::BAD_REQUEST {
+                    // Where one thing was malformed, the next request may not begin where it seems to.
+                    session.set_keepalive(None);
+                }
+                Decision::Refuse(Box::new(rejection))
+            }
+        };
+        if let (Decision::Forward(_), Some(context), Some(connection)) = (&decision, &x.context, &x.connection) {
+            head.headers.reserve(ANNOUNCED);
+            let mut request = Request { head: &mut head, original: &mut x.original };
+            client::announce(&mut request, context, &connection.peer_text);
+        }
+        heads::put_back(session.req_header_mut(), head);
+        match decision {
+            Decision::Forward(upstream) => {
+                x.forward = Some(Forward::new(upstream, x.started));
+                Ok(false)
+            }
+            Decision::Reply(reply) => {
+                self.send(session, x, *reply).await?;
+                Ok(true)
+            }
+            Decision::Refuse(rejection) => {
+                self.refuse(session, x, *rejection).await?;
+                Ok(true)
+            }
+        }
+    }
+
+    async fn upstream_peer(&self, session: &mut Session, x: &mut Box<Exchange>) -> pingora::Result<Box<HttpPeer>> {
+        let (Some(route), Some(forward)) = (x.route.as_ref(), x.forward.as_mut()) else {
+            return Err(Error::new_in(ErrorType::InternalError));
+        };
+        let first_byte = route.first_byte;
+        let now = clock::now();
+        let remaining = forward.remaining(now);
+        if remaining.is_some_and(|remaining| remaining.is_zero()) {
+            x.code = Some(Code::GATEWAY_TIMEOUT);
+            return Err(Error::new_up(ErrorType::ReadTimedout));
+        }
+        let upstream = Arc::clone(&forward.upstream);
+        let Some(choice) = upstream.choose(&forward.tried) else {
+            x.code = Some(Code::UPSTREAM_UNAVAILABLE);
+            return Err(Error::new_up(ErrorType::ConnectNoRoute));
+        };
+        forward.tried.push(choice.index);
+        forward.target = Some(Arc::clone(&choice.target.metrics));
+        forward.address = Some(choice.address);
+        forward.attempt = now;
+        // A client of HTTP/1.0 need not send a Host; what goes on is HTTP/1.1, which has one.
+        if upstream.host == UpstreamHost::Target || !session.req_header().headers.contains_key(HOST) {
+            session.req_header_mut().insert_header(HOST, choice.address.to_string())?;
+        }
+        let mut peer = peer(&upstream, choice.address, remaining);
+        match &x.connection {
+            Some(connection) if !connection.is_h2() => {
+                if session.is_body_done() {
+                    connection.expect_within(now, shorter(first_byte, remaining));
+                }
+            }
+            // No deadline of the connection ends one exchange of many: one timer serves the wait for the head and the waits
+            // within the body.
+            _ => peer.options.read_timeout = Some(shorter(first_byte.max(upstream.timeouts.idle), remaining)),
+        }
+        Ok(Box::new(peer))
+    }
+
+    async fn connected_to_upstream(
+        &self,
+        _: &mut Session,
+        reused: bool,
+        _: &HttpPeer,
+        _: std::os::unix::io::RawFd,
+        _: Option<&Digest>,
+        x: &mut Box<Exchange>,
+    ) -> pingora::Result<()> {
+        if let Some(target) = x.forward.as_ref().and_then(|forward| forward.target.as_ref()) {
+            target.connected(reused);
+        }
+        Ok(())
+    }
+
+    async fn request_body_filter(
+        &self,
+        session: &mut Session,
+        body: &mut Option<Bytes>,
+        end_of_stream: bool,
+        x: &mut Box<Exchange>,
+    ) -> pingora::Result<()> {
+        let bytes = body.as_ref().map_or(0, Bytes::len) as u64;
+        x.body_bytes_in = x.body_bytes_in.saturating_add(bytes);
+        if session.was_upgraded() {
+            return Ok(());
+        }
+        let max = x.route.as_ref().map_or(u64::MAX, |route| route.body_bytes_max);
+        if x.body_bytes_in > max {
+            x.code = Some(Code::BODY_TOO_LARGE);
+            return Err(Error::new_down(ErrorType::HTTPStatus(413)));
+        }
+        // Without a body the wait has begun already, when the target was chosen.
+        if end_of_stream
+            && x.body_bytes_in > 0
+            && let (Some(connection), Some(forward), Some(route)) = (&x.connection, &x.forward, &x.route)
+            && forward.to_head.is_none()
+        {
+            let now = clock::now();
+            connection.expect_within(now, shorter(route.first_byte, forward.remaining(now)));
+        }
+        Ok(())
+    }
+
+    async fn upstream_response_filter(
+        &self,
+        session: &mut Session,
+        head: &mut ResponseHeader,
+        x: &mut Box<Exchange>,
+    ) -> pingora::Result<()> {
+        let upgraded = head.status == StatusCode::SWITCHING_PROTOCOLS;
+        if head.status.is_informational() && !upgraded {
+            return Ok(());
+        }
+        if upgraded && !session.is_upgrade_req() {
+            // Pingora would pass it on, and the client would read the next response as this one's.
+            return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
+        }
+        let Some(forward) = x.forward.as_mut() else { return Ok(()) };
+        let now = clock::now();
+        let to_head = now.saturating_duration_since(forward.attempt);
+        forward.to_head = Some(to_head);
+        if let Some(target) = &forward.target {
+            target.responded(head.status.as_u16(), to_head);
+        }
+        let idle = if upgraded {
+            // Either side may be silent for as long as the other is not.
+            session.set_read_timeout(None);
+            x.gateway.settings.limits.upgrade_idle_timeout
+        } else {
+            forward.upstream.timeouts.idle
+        };
+        if let Some(connection) = &x.connection {
+            connection.stream(now, idle, forward.remaining(now));
+        }
+        if upgraded {
+            return Ok(());
+        }
+        heads::change(head, |head| {
+            heads::end_hop(head);
+            finish_head(session.req_header(), head, x);
+        })
+    }
+
+    fn upstream_response_body_filter(
+        &self,
+        _: &mut Session,
+        _: &mut Option<Bytes>,
+        _: bool,
+        x: &mut Box<Exchange>,
+    ) -> pingora::Result<Option<Duration>> {
+        // Over HTTP/2 no deadline of the connection ends an exchange: look at every piece.
+        if let Some(forward) = x.forward.as_ref()
+            && forward.deadline.is_some_and(|deadline| clock::now() >= deadline)
+        {
+            return Err(Error::new_up(ErrorType::ReadTimedout));
+        }
+        Ok(None)
+    }
+
+    /// The last look at a response head: by now Pingora has chosen how its end is told.
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        head: &mut ResponseHeader,
+        _: &mut Box<Exchange>,
+    ) -> pingora::Result<()> {
+        // RFC 9112 §6.1: a client of HTTP/1.0 knows no transfer coding; the end of the connection ends the body.
+        if session.req_header().version == Version::HTTP_10 && head.remove_header(&TRANSFER_ENCODING).is_some() {
+            session.set_keepalive(None);
+        }
+        Ok(())
+    }
+
+    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, x: &mut Box<Exchange>, mut e: Box<Error>) -> Box<Error> {
+        let mut again = false;
+        if let Some(forward) = x.forward.as_ref() {
+            let tries = forward.tried.len();
+            again = forward.upstream.retries_connect() && tries < usize::from(forward.upstream.attempts);
+            if let Some(target) = &forward.target {
+                target.failed(failure::kind(&e));
+                if again {
+                    target.retried();
+                }
+            }
+        }
+        e.set_retry(again);
+        e
+    }
+
+    /// The engine's own rule, and our bound on tries: only a connection that was reused and turned out dead is tried again,
+    /// only for idempotent methods, only with a body that can be replayed, never after a byte of the response.
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        session: &mut Session,
+        mut e: Box<Error>,
+        x: &mut Box<Exchange>,
+        client_reused: bool,
+    ) -> Box<Error> {
+        let replayable = session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
+        if replayable && answered(session).is_none() {
+            e.retry.decide_reuse(client_reused);
+        } else {
+            e.set_retry(false);
+        }
+        let blame = failure::blame(&e, x);
+        if let (Some(kind), Some(forward)) = (blame, x.forward.as_mut())
+            && let Some(target) = &forward.target
+        {
+            if e.retry() {
+                // A target is not to blame for closing an idle connection: it stays in the choice.
+                forward.tried.pop();
+                target.retried();
+            } else {
+                target.failed(kind);
+            }
+        }
+        e
+    }
+
+    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, x: &mut Box<Exchange>) -> FailToProxy {
+        let failure = failure::explain(e, x);
+        if let Failure::Refuse(rejection) = &failure {
+            x.code = Some(rejection.code);
+        }
+        match failure {
+            Failure::Refuse(rejection) if answered(session).is_none() => {
+                let error_code = rejection.status.as_u16();
+                if rejection.status.is_server_error() {
+                    report::failure(e, x);
+                }
+                // Pingora closes after a failed exchange, whatever is said here: the client has to be told.
+                session.set_keepalive(None);
+                // Whether the client still takes it or not, this is the end.
+                let _ = self.refuse(session, x, rejection).await;
+                FailToProxy { error_code, can_reuse_downstream: false }
+            }
+            Failure::Refuse(_) => FailToProxy { error_code: 0, can_reuse_downstream: false },
+            Failure::ClientGone => FailToProxy { error_code: 0, can_reuse_downstream: false },
+        }
+    }
+
+    fn suppress_error_log(&self, _: &Session, _: &Box<Exchange>, _: &Error) -> bool {
+        // The access log and the counters say it, with the request id.
+        true
+    }
+
+    fn suppress_proxy_warn_log(&self, _: &Session, _: &Box<Exchange>, _: &Error, _: ProxyWarnLogContext) -> bool {
+        true
+    }
+
+    async fn logging(&self, session: &mut Session, error: Option<&Error>, x: &mut Box<Exchange>) {
+        let status = match answered(session) {
+            Some(head) => head.status.as_u16(),
+            None if error.is_some() => CLIENT_GONE,
+            None => 0,
+        };
+        let bytes_out = session.body_bytes_sent() as u64;
+        let now = clock::now();
+        x.finished = Some(now);
+        let duration = now.saturating_duration_since(x.started);
+        if let Some(route) = &x.route {
+            let head = session.req_header();
+            route.metrics.finished(&head.method, status, duration, x.body_bytes_in, bytes_out);
+            if let Some(code) = x.code {
+                route.metrics.refused(code.name);
+            }
+        }
+        x.in_flight = None;
+        if let (Some(log), Some(context)) = (&self.access_log, &x.context) {
+            let head = session.req_header();
+            let target = x.original.as_ref().unwrap_or(&head.uri);
+            let seen = Seen(head);
+            log.record(&Entry {
+                time: clock::wall().checked_sub(duration).unwrap_or(std::time::UNIX_EPOCH),
+                request_id: context.request_id.as_str(),
+                client: context.client,
+                method: head.method.as_str(),
+                host: crate::head::RequestHead::host(&seen),
+                path: target.path(),
+                query: target.query(),
+                version: version(head.version),
+                status,
+                code: x.code.map(|code| code.name),
+                route: Some(&*context.route).filter(|name| !name.is_empty()),
+                upstream: x.forward.as_ref().map(|forward| &*forward.upstream.name),
+                target: x.forward.as_ref().and_then(|forward| forward.address),
+                duration,
+                upstream_duration: x.forward.as_ref().and_then(|forward| forward.to_head),
+                bytes_in: x.body_bytes_in,
+                bytes_out,
+                referer: head.headers.get(http::header::REFERER).map(HeaderValue::as_bytes),
+                user_agent: head.headers.get(http::header::USER_AGENT).map(HeaderValue::as_bytes),
+                attempts: x
+                    .forward
+                    .as_ref()
+                    .map_or(0, |forward| u32::try_from(forward.tried.len()).unwrap_or(u32::MAX)),
+            });
+        }
+    }
+}
+
+/// What the chain and the handler decided.
+enum Decision {
+    Forward(Arc<Upstream>),
+    Reply(Box<Reply>),
+    Refuse(Box<Rejection>),
+}
+
+/// Walks the chain, then asks the handler.
+async fn decide(head: &mut Parts, x: &mut Exchange) -> Decision {
+    let Exchange { route, context, reached, original, .. } = x;
+    let (Some(route), Some(context)) = (route.as_ref(), context.as_mut()) else {
+        return Decision::Refuse(Box::new(Rejection::new(Code::INTERNAL, "the request was not admitted")));
+    };
+    let mut request = Request { head, original };
+    loop {
+        let verdict = match route.chain.advance(reached, &mut request, context) {
+            Stop::End => break,
+            Stop::Verdict(verdict) => verdict,
+            Stop::Wait(filter) => filter.on_request(&mut request, context).await,
+        };
+        match verdict {
+            Verdict::Continue => {}
+            Verdict::Reply(reply) => return Decision::Reply(reply),
+            Verdict::Reject(rejection) => return Decision::Refuse(rejection),
+        }
+    }
+    match &route.action {
+        Action::Forward(upstream) => match admit::check_length(request.head, route.body_bytes_max) {
+            Ok(()) => Decision::Forward(Arc::clone(upstream)),
+            Err(rejection) => Decision::Refuse(Box::new(rejection)),
+        },
+        Action::Answer(handler) => match handler.answer(&request, context) {
+            Ok(reply) => Decision::Reply(Box::new(reply)),
+            Err(rejection) => Decision::Refuse(rejection),
+        },
+    }
+}
+
+impl App {
+    async fn refuse(&self, session: &mut Session, x: &mut Box<Exchange>, rejection: Rejection) -> pingora::Result<()> {
+        let Some(context) = &x.context else { return Err(Error::new_in(ErrorType::InternalError)) };
+        let now = clock::rfc3339(clock::wall());
+        let reply = rejection.into_reply(x.gateway.settings.errors, &context.request_id, &now);
+        self.send(session, x, reply).await
+    }
+
+    /// Sends an answer of our own, through the response hooks of the filters that let the request go on.
+    async fn send(&self, session: &mut Session, x: &mut Box<Exchange>, reply: Reply) -> pingora::Result<()> {
+        x.code = reply.code;
+        let mut head = Response::new(()).into_parts().0;
+        head.status = reply.status;
+        for (name, value) in reply.fields {
+            head.headers.try_append(name, value).map_err(|_| Error::new_in(ErrorType::InternalError))?;
+        }
+        let bodiless = reply.status.is_informational()
+            || matches!(reply.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if !bodiless {
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
+        }
+        finish_head(session.req_header(), &mut head, x);
+        let no_body = bodiless || reply.body.is_empty() || session.req_header().method == Method::HEAD;
+        session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+        session.write_response_header(Box::new(head.into()), no_body).await?;
+        if !no_body {
+            session.write_response_body(Some(reply.body), true).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The head the client was sent. An interim one (RFC 9110 §15.2) is no answer: another has to follow.
+fn answered(session: &Session) -> Option<&ResponseHeader> {
+    let interim = |status: StatusCode| status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
+    session.response_written().filter(|head| !interim(head.status))
+}
+
+/// What every response passes, whoever authored it.
+fn finish_head(request: &RequestHeader, head: &mut response::Parts, x: &Exchange) {
+    let (Some(route), Some(context)) = (&x.route, &x.context) else { return };
+    route.chain.respond(x.reached, &Seen(request), &mut heads::Response(head), context);
+    head.headers.insert(X_REQUEST_ID, context.request_id.value());
+}
+
+fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    }
+}
+
+/// The address of a peer that has none we can tell.
+pub const NOWHERE: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);

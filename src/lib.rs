@@ -4,6 +4,10 @@
 //! it; `tests/tidy.rs` keeps it so and `docs/architecture.md` explains the map.
 #![forbid(unsafe_code)]
 
+pub mod server;
+
+pub mod admin;
+
 pub mod proxy;
 
 pub mod live;

@@ -1,0 +1,259 @@
+//! The admin address: is it alive, is it ready, what does it run, how is it doing, reload.
+//!
+//! | request | answer |
+//! |---|---|
+//! | `GET /health` | 200 for as long as the process lives |
+//! | `GET /ready` | 200; 503 with the reason while the gateway drains |
+//! | `GET /status` | what runs, as JSON: [`live::Status`](Status), routes, upstreams |
+//! | `GET /metrics` | counters, in the Prometheus text format |
+//! | `POST /reload` | 200 with the [`Outcome`] as JSON; 422 when a file on disk is not in use |
+//!
+//! There is no login: who can connect can ask. What a web page in an operator's browser could do is refused: a `POST` with an
+//! `Origin`, and a `Host` that a stranger could have pointed here (DNS rebinding). Accepted are addresses, names without a dot
+//! and names below `localhost`, `local`, `internal` and `svc`, which are nobody's to register.
+//!
+//! At most 64 connections at a time, each for at most 30 seconds.
+
+mod bounded;
+
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use http::header;
+use serde::Serialize;
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use crate::clock;
+use crate::context::RequestId;
+use crate::gateway::Gateway;
+use crate::handlers::Action;
+use crate::head::{HeaderValue, Method, StatusCode};
+use crate::live::{Cause, Effect, Live, Outcome, Status};
+use crate::observe::metrics::{CONTENT_TYPE, Metrics};
+use crate::reply::{Code, Rejection, Reply};
+
+use bounded::Bounded;
+
+/// What the admin address speaks for.
+#[derive(Clone)]
+pub struct Admin {
+    live: Arc<Live>,
+    metrics: Arc<Metrics>,
+    draining: Arc<AtomicBool>,
+    started: Instant,
+    connections: Arc<dyn Fn() -> usize + Send + Sync>,
+}
+
+impl Admin {
+    /// `connections` tells how many client connections are open now.
+    pub fn new(
+        live: Arc<Live>,
+        metrics: Arc<Metrics>,
+        draining: Arc<AtomicBool>,
+        connections: impl Fn() -> usize + Send + Sync + 'static,
+    ) -> Self {
+        Self { live, metrics, draining, started: clock::now(), connections: Arc::new(connections) }
+    }
+
+    fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+}
+
+/// Serves until `shutdown` is done and the last answer is sent.
+///
+/// # Errors
+/// Those of the listener that cannot be waited out.
+pub async fn serve(
+    listener: TcpListener,
+    admin: Admin,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    axum::serve(Bounded::new(listener), router(admin)).with_graceful_shutdown(shutdown).await
+}
+
+fn router(admin: Admin) -> Router {
+    Router::new()
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/status", get(status))
+        .route("/metrics", get(metrics))
+        .route("/reload", post(reload))
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(middleware::from_fn_with_state(admin.clone(), guard))
+        .with_state(admin)
+}
+
+/// Refuses what a web page could send through a browser.
+async fn guard(State(admin): State<Admin>, request: Request, next: Next) -> Response {
+    let safe = matches!(*request.method(), Method::GET | Method::HEAD);
+    if !safe && request.headers().contains_key(header::ORIGIN) {
+        return refuse(&admin, Rejection::new(Code::FORBIDDEN, "a web page may not ask for this"));
+    }
+    let host = match request.uri().host() {
+        Some(host) => Some(host),
+        None => request.headers().get(header::HOST).and_then(|host| host.to_str().ok()),
+    };
+    if !host.is_some_and(is_ours) {
+        let message = "this `Host` could be anybody's; use the address, or a name below `localhost`, `local`, `internal` or `svc`";
+        return refuse(&admin, Rejection::new(Code::FORBIDDEN, message));
+    }
+    next.run(request).await
+}
+
+/// Whether nobody else can have made this name lead here.
+fn is_ours(host: &str) -> bool {
+    let name = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        Some((address, _)) => return address.parse::<std::net::Ipv6Addr>().is_ok(),
+        None => host.split_once(':').map_or(host, |(name, _)| name),
+    };
+    if name.parse::<IpAddr>().is_ok() {
+        return true;
+    }
+    let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+    if !name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte)) {
+        return false;
+    }
+    match name.rsplit_once('.') {
+        Some((_, top)) => ["localhost", "local", "internal", "svc"].contains(&top),
+        None => !name.is_empty(),
+    }
+}
+
+async fn health() -> Response {
+    axum::Json(json!({ "status": "ok" })).into_response()
+}
+
+async fn ready(State(admin): State<Admin>) -> Response {
+    if admin.is_draining() {
+        let reason = "the gateway is draining: it takes no new requests";
+        return (StatusCode::SERVICE_UNAVAILABLE, axum::Json(json!({ "ready": false, "reason": reason })))
+            .into_response();
+    }
+    axum::Json(json!({ "ready": true })).into_response()
+}
+
+async fn status(State(admin): State<Admin>) -> Response {
+    let current = admin.live.current();
+    let shown = Shown {
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_seconds: clock::now().saturating_duration_since(admin.started).as_secs(),
+        draining: admin.is_draining(),
+        connections: (admin.connections)(),
+        config: admin.live.status(),
+        routes: routes(&current),
+        upstreams: upstreams(&current),
+    };
+    axum::Json(shown).into_response()
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    ([(header::CONTENT_TYPE, CONTENT_TYPE)], admin.metrics.render()).into_response()
+}
+
+async fn reload(State(admin): State<Admin>) -> Response {
+    // A task of its own: a client that hangs up does not break it off.
+    let live = Arc::clone(&admin.live);
+    match tokio::spawn(async move { live.reload(Cause::Api).await }).await {
+        Ok(outcome) => (status_of(&outcome), axum::Json(outcome)).into_response(),
+        Err(_) => refuse(&admin, Rejection::new(Code::INTERNAL, "the reload broke off")),
+    }
+}
+
+fn status_of(outcome: &Outcome) -> StatusCode {
+    match outcome.effect {
+        Effect::Applied | Effect::Unchanged => StatusCode::OK,
+        Effect::Partly | Effect::Refused => StatusCode::UNPROCESSABLE_ENTITY,
+    }
+}
+
+async fn unknown(State(admin): State<Admin>) -> Response {
+    let message = "there are /health, /ready, /status, /metrics and /reload";
+    refuse(&admin, Rejection::new(Code::NOT_FOUND, message))
+}
+
+async fn wrong_method(State(admin): State<Admin>) -> Response {
+    refuse(&admin, Rejection::new(Code::METHOD_NOT_ALLOWED, "see `Allow`"))
+}
+
+fn refuse(admin: &Admin, rejection: Rejection) -> Response {
+    let style = admin.live.current().settings.errors;
+    let request_id = RequestId::from_bits(fastrand::u128(..));
+    let Reply { status, fields, body, .. } = rejection.into_reply(style, &request_id, &clock::rfc3339(clock::wall()));
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().extend(fields);
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// `/status`
+#[derive(Serialize)]
+struct Shown {
+    version: &'static str,
+    uptime_seconds: u64,
+    draining: bool,
+    connections: usize,
+    config: Status,
+    routes: Vec<RouteShown>,
+    upstreams: Vec<UpstreamShown>,
+}
+
+#[derive(Serialize)]
+struct RouteShown {
+    name: String,
+    /// `file:line:column`
+    place: String,
+    /// Which upstream it forwards to; none when a handler answers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    upstream: Option<String>,
+}
+
+#[derive(Serialize)]
+struct UpstreamShown {
+    name: String,
+    targets: Vec<TargetShown>,
+}
+
+#[derive(Serialize)]
+struct TargetShown {
+    /// As it is written.
+    address: String,
+    /// What it stands for now; empty while a name does not resolve.
+    resolved: Vec<std::net::SocketAddr>,
+}
+
+fn routes(gateway: &Gateway) -> Vec<RouteShown> {
+    let shown = gateway.routes().iter().map(|route| RouteShown {
+        name: route.name.to_string(),
+        place: gateway.sources.locate(route.place),
+        upstream: match &route.action {
+            Action::Forward(upstream) => Some(upstream.name.to_string()),
+            Action::Answer(_) => None,
+        },
+    });
+    shown.collect()
+}
+
+fn upstreams(gateway: &Gateway) -> Vec<UpstreamShown> {
+    let targets = |targets: &[crate::upstream::Target]| {
+        let shown = targets.iter();
+        shown.map(|target| TargetShown { address: target.label.to_string(), resolved: target.addresses() }).collect()
+    };
+    let shown = gateway.upstreams().iter();
+    shown.map(|it| UpstreamShown { name: it.name.to_string(), targets: targets(it.targets()) }).collect()
+}
+
+#[cfg(test)]
+mod tests;

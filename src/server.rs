@@ -1,0 +1,196 @@
+//! Listeners, workers, signals, drain.
+//!
+//! One control thread (the caller's) and `threads` workers. A worker is a thread with a runtime of its own that never gives
+//! work to another: a connection stays on the core that accepted it, with the upstream connections it uses.
+
+mod admission;
+mod listeners;
+mod worker;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::Notify;
+use tokio::time::MissedTickBehavior;
+use tracing::{error, info, warn};
+
+use crate::admin::{self, Admin};
+use crate::gateway::Settings;
+use crate::live::{Cause, Live};
+use crate::observe::access::AccessLog;
+use crate::observe::log::LogHandle;
+use crate::observe::metrics::Metrics;
+use admission::Admission;
+use listeners::Listeners;
+use worker::Workers;
+
+/// What the server is made of.
+pub struct Options {
+    pub live: Arc<Live>,
+    pub metrics: Arc<Metrics>,
+    pub access_log: Option<Arc<AccessLog>>,
+    pub log: LogHandle,
+}
+
+/// How long the last log lines may take.
+const FLUSH_BOUND: Duration = Duration::from_secs(2);
+/// How often an address is tried again that could not be listened on.
+const RETRY_INTERVAL: Duration = Duration::from_secs(1);
+
+/// Serves until a signal ends it. Fails when an address cannot be listened on at start.
+pub async fn run(options: Options) -> anyhow::Result<()> {
+    let Options { live, metrics, access_log, log } = options;
+    // First of all: until then a SIGHUP or SIGUSR1 would end the process.
+    let mut signals = Signals::new()?;
+    let settings = live.current().settings.clone();
+    live.resolve_names().await;
+    let admission = Arc::new(Admission::default());
+    let workers = Workers::start(settings.threads, &live, &metrics, access_log.as_ref(), &admission)?;
+    let mut listeners = Listeners::new(workers, Arc::clone(&metrics));
+    listeners.open_all(&settings.listeners)?;
+    let draining = Arc::new(AtomicBool::new(false));
+    let stop = Arc::new(Notify::new());
+    if let Some(bind) = settings.admin {
+        serve_admin(bind, &live, &metrics, &draining, &stop, &admission).await?;
+    }
+    tokio::spawn(Arc::clone(&live).watch());
+    tokio::spawn(Arc::clone(&live).keep_resolving());
+    for (asked, bound) in listeners.bound() {
+        info!(%asked, %bound, "listening");
+    }
+    control(&live, &mut listeners, &mut signals, access_log.as_deref(), &log, &settings).await;
+    draining.store(true, Ordering::Relaxed);
+    let timeout = live.current().settings.drain_timeout;
+    info!(connections = admission.open(), ?timeout, "draining");
+    let drained = async {
+        listeners.close_all().await;
+        admission.none_open().await;
+    };
+    tokio::select! {
+        () = drained => info!("drained"),
+        () = tokio::time::sleep(timeout) => warn!(connections = admission.open(), "drain_timeout is over"),
+        () = signals.stop() => warn!(connections = admission.open(), "told again to stop"),
+    }
+    stop.notify_waiters();
+    if let Some(access_log) = access_log {
+        tokio::task::spawn_blocking(move || access_log.flush(FLUSH_BOUND)).await?;
+    }
+    Ok(())
+}
+
+/// Follows signals and snapshots until it is told to stop. `fixed` are the settings it was started with.
+async fn control(
+    live: &Arc<Live>,
+    listeners: &mut Listeners,
+    signals: &mut Signals,
+    access_log: Option<&AccessLog>,
+    log: &LogHandle,
+    fixed: &Settings,
+) {
+    let mut swapped = live.subscribe();
+    let reload = reload_when_asked(live);
+    let mut retry = tokio::time::interval(RETRY_INTERVAL);
+    // It is waited for only while an address cannot be opened: the seconds before are not to be made up for.
+    retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            told = signals.next() => match told {
+                Told::Stop => return,
+                Told::Reload => reload.notify_one(),
+                Told::Reopen => {
+                    if let Some(access_log) = access_log {
+                        access_log.reopen();
+                    }
+                    if let Err(error) = log.reopen() {
+                        error!(%error, "cannot reopen the log file; the old one stays in use");
+                    }
+                }
+            },
+            _ = swapped.changed() => {
+                let current = live.current();
+                listeners.follow(&current.settings.listeners);
+                for key in fixed.changed_in(&current.settings) {
+                    warn!(key, "this change takes effect when the gateway is started again");
+                }
+            }
+            _ = retry.tick(), if listeners.incomplete() => listeners.follow(&live.current().settings.listeners),
+        }
+    }
+}
+
+/// A task that reloads when it is notified. However often that is during a reload, one more follows: it sees all changes.
+fn reload_when_asked(live: &Arc<Live>) -> Arc<Notify> {
+    let asked = Arc::new(Notify::new());
+    let (live, told) = (Arc::clone(live), Arc::clone(&asked));
+    tokio::spawn(async move {
+        loop {
+            told.notified().await;
+            live.reload(Cause::Signal).await;
+        }
+    });
+    asked
+}
+
+async fn serve_admin(
+    bind: SocketAddr,
+    live: &Arc<Live>,
+    metrics: &Arc<Metrics>,
+    draining: &Arc<AtomicBool>,
+    stop: &Arc<Notify>,
+    admission: &Arc<Admission>,
+) -> anyhow::Result<()> {
+    use anyhow::Context as _;
+    let listener = TcpListener::bind(bind).await.with_context(|| format!("cannot listen on {bind} (admin)"))?;
+    info!(bound = %listener.local_addr()?, "admin address");
+    let connections = Arc::clone(admission);
+    let admin = Admin::new(Arc::clone(live), Arc::clone(metrics), Arc::clone(draining), move || connections.open());
+    let stop = Arc::clone(stop);
+    tokio::spawn(admin::serve(listener, admin, async move { stop.notified().await }));
+    Ok(())
+}
+
+struct Signals {
+    reload: Signal,
+    reopen: Signal,
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+/// What a signal asks for.
+enum Told {
+    /// SIGTERM, SIGINT
+    Stop,
+    /// SIGHUP
+    Reload,
+    /// SIGUSR1
+    Reopen,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            reload: signal(SignalKind::hangup())?,
+            reopen: signal(SignalKind::user_defined1())?,
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    async fn next(&mut self) -> Told {
+        tokio::select! {
+            _ = self.terminate.recv() => Told::Stop,
+            _ = self.interrupt.recv() => Told::Stop,
+            _ = self.reload.recv() => Told::Reload,
+            _ = self.reopen.recv() => Told::Reopen,
+        }
+    }
+
+    /// Waits for a signal that ends the process.
+    async fn stop(&mut self) {
+        while !matches!(self.next().await, Told::Stop) {}
+    }
+}

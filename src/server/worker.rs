@@ -1,0 +1,196 @@
+//! Worker threads: each accepts, and serves what it accepted.
+
+use std::collections::HashMap;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use http::HeaderValue;
+use http::header::RETRY_AFTER;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::runtime;
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, warn};
+
+use super::admission::Admission;
+use crate::live::Live;
+use crate::observe::access::AccessLog;
+use crate::observe::metrics::{ListenerMetrics, Metrics};
+use crate::proxy::{Engine, EngineOptions, unread_reply};
+use crate::reply::{Code, Rejection};
+
+/// How long a worker waits when the system has no more descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// All workers.
+pub struct Workers {
+    commands: Vec<mpsc::UnboundedSender<Command>>,
+}
+
+enum Command {
+    Listen(SocketAddr, StdListener, Arc<ListenerMetrics>),
+    Unlisten(SocketAddr),
+    /// Answered when nothing more is accepted and idle connections have been told to end.
+    Drain(oneshot::Sender<()>),
+}
+
+impl Workers {
+    pub fn start(
+        threads: usize,
+        live: &Arc<Live>,
+        metrics: &Arc<Metrics>,
+        access_log: Option<&Arc<AccessLog>>,
+        admission: &Arc<Admission>,
+    ) -> std::io::Result<Self> {
+        let mut commands = Vec::with_capacity(threads);
+        for index in 0..threads {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            let options =
+                EngineOptions { live: Arc::clone(live), metrics: Arc::clone(metrics), access_log: access_log.cloned() };
+            let accepting = Accepting { live: Arc::clone(live), admission: Arc::clone(admission) };
+            let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+            thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
+                runtime.block_on(work(receiver, Arc::new(Engine::new(options)), accepting));
+            })?;
+            commands.push(sender);
+        }
+        Ok(Self { commands })
+    }
+
+    /// Every worker accepts from the same socket: when it is closed, no connection is left in the queue of one of many.
+    pub fn listen(
+        &self,
+        address: SocketAddr,
+        listener: &StdListener,
+        metrics: &Arc<ListenerMetrics>,
+    ) -> std::io::Result<()> {
+        for commands in &self.commands {
+            // A worker that is gone has panicked; the others go on.
+            let _ = commands.send(Command::Listen(address, listener.try_clone()?, Arc::clone(metrics)));
+        }
+        Ok(())
+    }
+
+    pub fn unlisten(&self, address: SocketAddr) {
+        for commands in &self.commands {
+            let _ = commands.send(Command::Unlisten(address));
+        }
+    }
+
+    /// Ends idle connections. On return every connection that was accepted before is counted.
+    pub async fn drain(&self) {
+        let mut told = Vec::with_capacity(self.commands.len());
+        for commands in &self.commands {
+            let (done, is_done) = oneshot::channel();
+            let _ = commands.send(Command::Drain(done));
+            told.push(is_done);
+        }
+        for is_done in told {
+            let _ = is_done.await;
+        }
+    }
+}
+
+async fn work(mut commands: mpsc::UnboundedReceiver<Command>, engine: Arc<Engine>, accepting: Accepting) {
+    let mut listening: HashMap<SocketAddr, (oneshot::Sender<()>, tokio::task::JoinHandle<()>)> = HashMap::new();
+    while let Some(command) = commands.recv().await {
+        match command {
+            Command::Listen(address, listener, metrics) => {
+                let (stop, stopped) = oneshot::channel();
+                let accepting = accepting.clone();
+                match TcpListener::from_std(listener) {
+                    Ok(listener) => {
+                        let task = tokio::spawn(accepting.accept(listener, stopped, Arc::clone(&engine), metrics));
+                        listening.insert(address, (stop, task));
+                    }
+                    Err(error) => error!(%address, %error, "this worker cannot listen"),
+                }
+            }
+            Command::Unlisten(address) => {
+                if let Some((stop, task)) = listening.remove(&address) {
+                    drop(stop);
+                    let _ = task.await;
+                }
+            }
+            Command::Drain(done) => {
+                engine.drain().await;
+                // Nobody waits any more when the drain has timed out.
+                let _ = done.send(());
+            }
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Accepting {
+    live: Arc<Live>,
+    admission: Arc<Admission>,
+}
+
+impl Accepting {
+    async fn accept(
+        self,
+        listener: TcpListener,
+        mut stopped: oneshot::Receiver<()>,
+        engine: Arc<Engine>,
+        metrics: Arc<ListenerMetrics>,
+    ) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = &mut stopped => break,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.admit(stream, peer, &engine, &metrics),
+                Err(error) => {
+                    warn!(%error, "cannot accept a connection; is the limit on open files too low?");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+        // What the kernel has accepted by now would be reset when the socket closes; the runtime may not know of it yet.
+        let Ok(listener) = listener.into_std() else { return };
+        while let Ok((stream, peer)) = listener.accept() {
+            if stream.set_nonblocking(true).is_ok()
+                && let Ok(stream) = TcpStream::from_std(stream)
+            {
+                self.admit(stream, peer, &engine, &metrics);
+            }
+        }
+    }
+
+    fn admit(&self, stream: TcpStream, peer: SocketAddr, engine: &Arc<Engine>, metrics: &Arc<ListenerMetrics>) {
+        let limits = self.live.current().settings.limits;
+        let permit = self.admission.enter(peer.ip(), limits.connections_max, limits.connections_per_address_max);
+        match permit {
+            Ok(permit) => {
+                // Small answers must not wait for the acknowledgement of earlier ones. Fails only on a dead socket.
+                let _ = stream.set_nodelay(true);
+                let engine = Arc::clone(engine);
+                let open = metrics.accepted();
+                tokio::spawn(async move {
+                    engine.serve(stream, peer).await;
+                    drop((permit, open));
+                });
+            }
+            Err(full) => {
+                metrics.refused(full.reason());
+                let rejection = Rejection::new(Code::OVERLOADED, "the gateway has too many connections");
+                let rejection = rejection.with_field(RETRY_AFTER, HeaderValue::from_static("1"));
+                tokio::spawn(turn_away(stream, unread_reply(rejection, &self.live)));
+            }
+        }
+    }
+}
+
+/// Tells a client that is one too many, if it takes that at once.
+async fn turn_away(mut stream: TcpStream, answer: Vec<u8>) {
+    let told = async {
+        stream.write_all(&answer).await?;
+        stream.shutdown().await
+    };
+    // Whether it arrives or not, the connection is over.
+    let _ = tokio::time::timeout(Duration::from_secs(1), told).await;
+}

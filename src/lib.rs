@@ -4,6 +4,8 @@
 //! it; `tests/tidy.rs` keeps it so and `docs/architecture.md` explains the map.
 #![forbid(unsafe_code)]
 
+pub mod cli;
+
 pub mod server;
 
 pub mod admin;

@@ -1,0 +1,189 @@
+//! The command line: one file for each subcommand.
+//!
+//! Exit codes: 0 success, 1 tests failed or the gateway is not ready, 2 wrong usage, 64 a mistake in the configuration.
+
+mod check;
+mod explain;
+mod health;
+pub mod run;
+mod schema;
+mod test;
+
+use std::io::Write as _;
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::load::{Environment, Overrides, load};
+use crate::gateway::preview::{Ask, CLIENT};
+use crate::gateway::{Gateway, compile};
+use crate::observe::metrics::Metrics;
+use crate::yaml::{Problem, Sources};
+
+pub use schema::{fragment_schema, root_schema};
+
+/// Tests failed, or the gateway is not ready.
+const EXIT_FAILED: u8 = 1;
+/// The configuration is wrong (`EX_USAGE` of sysexits.h, as nginx's and others' checks use it).
+pub const EXIT_CONFIGURATION: u8 = 64;
+
+/// The front door for existing services: routes and filters from YAML, reloaded while it runs.
+#[derive(Debug, Parser)]
+#[command(version, about, arg_required_else_help = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Runs the gateway.
+    Run(ConfigFile),
+    /// Reads the configuration and reports every mistake in it.
+    Check {
+        #[command(flatten)]
+        config: ConfigFile,
+        /// For machines: one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Runs the `tests:` of the configuration, without network.
+    Test(ConfigFile),
+    /// Shows what becomes of a request, without network: the route, each filter, the upstream.
+    Explain(Explain),
+    /// Prints the JSON Schema of the configuration, for editors.
+    Schema {
+        /// Of an included file instead of gateway.yaml.
+        #[arg(long)]
+        fragment: bool,
+    },
+    /// Asks a running gateway whether it is ready: exit status 0 or 1.
+    Health {
+        /// The admin address.
+        #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9900")]
+        admin: SocketAddr,
+    },
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration.
+    #[arg(long = "config", short, value_name = "PATH", default_value = "gateway.yaml", env = "TOLLGATE_CONFIG")]
+    path: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct Explain {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// A method and a path: "GET /api/v1/tasks?limit=5".
+    #[arg(value_name = "REQUEST", value_parser = request)]
+    request: Ask,
+    /// A header field of the request; may be given again.
+    #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = header)]
+    headers: Vec<(String, String)>,
+    /// The address the request comes from.
+    #[arg(long, value_name = "ADDRESS", default_value_t = CLIENT)]
+    from: IpAddr,
+    /// For machines: one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// Does what the command line says.
+pub fn dispatch(cli: Cli) -> ExitCode {
+    match cli.command {
+        Command::Run(config) => run::run(&config.path),
+        Command::Check { config, json } => check::check(&config.path, json),
+        Command::Test(config) => test::test(&config.path),
+        Command::Explain(explain) => explain::explain(explain),
+        Command::Schema { fragment } => schema::schema(fragment),
+        Command::Health { admin } => health::health(admin),
+    }
+}
+
+fn request(text: &str) -> Result<Ask, String> {
+    Ask::parse(text, CLIENT)
+}
+
+fn header(text: &str) -> Result<(String, String), String> {
+    let (name, value) = text.split_once(':').ok_or("write NAME: VALUE")?;
+    let header = (name.trim().to_owned(), value.trim().to_owned());
+    // Only to see whether it is one.
+    Ask::parse("GET /", CLIENT)?.add(&header.0, &header.1)?;
+    Ok(header)
+}
+
+/// A configuration that was read and compiled as `run` would.
+struct Checked {
+    gateway: Gateway,
+    /// Named chains.
+    chains: usize,
+    files: usize,
+}
+
+/// Why there is none.
+struct Broken {
+    sources: Sources,
+    problems: Vec<Problem>,
+}
+
+fn load_and_compile(path: &Path) -> Result<Checked, Broken> {
+    let loaded = load(path, &Environment::Process, &Overrides::new());
+    let config = match loaded.config {
+        Ok(config) => config,
+        Err(problems) => return Err(Broken { sources: loaded.sources, problems }),
+    };
+    let files = loaded.files.len();
+    let fragments = config.fragments.iter().map(|fragment| fragment.chains.len());
+    let chains = fragments.sum::<usize>().saturating_add(config.root.chains.len());
+    let series_max = usize::try_from(config.root.metrics.series_max).unwrap_or(usize::MAX);
+    let metrics = Metrics::new(series_max);
+    match compile(&config, loaded.sources, loaded.hash, None, &metrics) {
+        Ok(gateway) => Ok(Checked { gateway, chains, files }),
+        Err((sources, problems)) => Err(Broken { sources, problems }),
+    }
+}
+
+impl Broken {
+    /// Every problem, then how many there are.
+    fn render(&self) -> String {
+        let mut text = String::new();
+        for problem in &self.problems {
+            text.push_str(&self.sources.render(problem));
+            text.push_str("\n\n");
+        }
+        text.push_str(&count(self.problems.len(), "problem"));
+        text.push('\n');
+        text
+    }
+
+    /// Tells the user and gives the exit code.
+    fn report(&self) -> ExitCode {
+        complain(&self.render());
+        ExitCode::from(EXIT_CONFIGURATION)
+    }
+}
+
+/// `1 route`, `2 routes`.
+fn count(number: usize, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{number} {what}{plural}")
+}
+
+/// The name of a configuration as messages show it.
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned()
+}
+
+/// Writes to standard output. Whoever closed it does not want the rest: that is no failure.
+fn print(text: &str) {
+    let _ = std::io::stdout().write_all(text.as_bytes());
+}
+
+/// Writes to standard error.
+fn complain(text: &str) {
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}

@@ -1,0 +1,69 @@
+//! `tollgate run`: serve.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use tokio::runtime;
+
+use super::EXIT_CONFIGURATION;
+use crate::config::load::Environment;
+use crate::config::{Log, LogFormat};
+use crate::gateway::preview;
+use crate::live::Live;
+use crate::observe::access::{AccessLog, expand_home};
+use crate::observe::log::{self, LogHandle, LogTarget};
+use crate::observe::metrics::Metrics;
+use crate::server;
+
+/// Serves until a signal ends it.
+pub fn run(config: &Path) -> ExitCode {
+    let environment = Environment::Process;
+    let home = environment.get("HOME").map(PathBuf::from);
+    let metrics = Metrics::new(usize::MAX);
+    let live = match Live::start(config.to_owned(), environment, Arc::clone(&metrics), preview::check_tests) {
+        Ok(live) => live,
+        Err(problems) => {
+            for problem in problems {
+                eprintln!("{problem}\n");
+            }
+            return ExitCode::from(EXIT_CONFIGURATION);
+        }
+    };
+    match serve(live, metrics, home.as_deref()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tollgate: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn serve(live: Arc<Live>, metrics: Arc<Metrics>, home: Option<&Path>) -> anyhow::Result<()> {
+    let settings = live.current().settings.clone();
+    let log = open_log(&settings.log, home)?;
+    let access_log = match &settings.access_log {
+        Some(settings) => Some(AccessLog::open(settings, home).context("cannot open the access log")?),
+        None => None,
+    };
+    if let Some(access_log) = &access_log {
+        let access_log = Arc::clone(access_log);
+        metrics.count_access_log_dropped(move || access_log.dropped());
+    }
+    // The control thread: signals, reloads, the admin address. Requests are served by the workers.
+    let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(server::run(server::Options { live, metrics, access_log, log }))
+}
+
+fn open_log(settings: &Log, home: Option<&Path>) -> anyhow::Result<LogHandle> {
+    let format = match settings.format {
+        LogFormat::Human => log::LogFormat::Human,
+        LogFormat::Json => log::LogFormat::Json,
+    };
+    let target = match &settings.file {
+        Some(file) => LogTarget::File(expand_home(Path::new(file), home)?),
+        None => LogTarget::Stderr,
+    };
+    Ok(log::init(&settings.level, format, target)?)
+}

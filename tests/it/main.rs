@@ -1,0 +1,28 @@
+//! The gateway from outside: the real binary, real sockets, real signals.
+//!
+//! Every wait is for an event, bounded by [`harness::PATIENCE`]; the few that measure a deadline say so.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test that meets something unexpected has to fail"
+)]
+#![allow(clippy::disallowed_methods, reason = "tests measure real time")]
+
+mod harness;
+
+mod bodies;
+mod headers;
+mod http2;
+mod limits;
+mod malformed;
+mod observe;
+mod proxying;
+mod reload;
+mod routing;
+mod shutdown;
+mod storm;
+mod upstreams;
+mod websocket;

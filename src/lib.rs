@@ -5,11 +5,9 @@
 #![forbid(unsafe_code)]
 
 pub mod cli;
-
 pub mod server;
 
 pub mod admin;
-
 pub mod proxy;
 
 pub mod live;

@@ -9,7 +9,8 @@ use std::task::{Context, Poll, ready};
 
 use tokio::io::AsyncWrite;
 
-/// Most that is held, in bytes.
+/// Most that is held, in bytes. Measured with a body of 10 KiB: two writes for each request instead of the three of a buffer
+/// of 4 KiB.
 const HELD_BYTES_MAX: usize = 16 * 1024;
 /// An idle connection keeps no larger buffer than this, in bytes.
 const KEPT_BYTES_MAX: usize = 2 * 1024;

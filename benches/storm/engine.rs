@@ -67,17 +67,15 @@ pub struct Sample {
 }
 
 impl Outcome {
-    /// The largest memory after the first quarter of the storm, relative to that at its end; `None` with too few samples
-    /// to tell warm-up from growth.
+    /// Memory in the last quarter of the storm, relative to that in the second one: an allocator swings, a leak climbs.
+    /// `None` with too few samples to tell.
     pub fn growth(&self) -> Option<f64> {
-        const SAMPLES_MIN: usize = 8;
-        if self.samples.len() < SAMPLES_MIN {
-            return None;
-        }
-        let (_, after) = self.samples.split_at_checked(self.samples.len().div_ceil(4))?;
-        let (first, later) = after.split_first()?;
-        let largest = later.iter().map(|sample| sample.resident_kib).max()?;
-        Some(largest as f64 / first.resident_kib as f64 - 1.0)
+        const QUARTER_MIN: usize = 2;
+        let quarter = self.samples.len() / 4;
+        let sum = |samples: &[Sample]| samples.iter().map(|sample| sample.resident_kib as f64).sum::<f64>();
+        let second = self.samples.get(quarter..quarter.saturating_mul(2))?;
+        let last = self.samples.get(self.samples.len().checked_sub(quarter)?..)?;
+        (quarter >= QUARTER_MIN).then(|| sum(last) / sum(second) - 1.0)
     }
 
     /// Nothing failed and nothing was closed.
@@ -114,7 +112,10 @@ impl fmt::Display for Outcome {
         }
         writeln!(f, "{:<22}{}", "closed connections", count(&tally.closed))?;
         let growth = self.growth().map_or("too few samples".to_owned(), |growth| format!("{:+.1} %", growth * 100.0));
-        write!(f, "{:<22}{growth}", "memory after warm-up")
+        let resident = || self.samples.iter().map(|sample| sample.resident_kib);
+        let (least, most) = (resident().min().unwrap_or_default(), resident().max().unwrap_or_default());
+        writeln!(f, "{:<22}{least} to {most}", "memory, KiB")?;
+        write!(f, "{:<22}{growth}", "growth of memory")
     }
 }
 

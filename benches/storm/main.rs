@@ -15,7 +15,7 @@ use clap::Parser;
 
 use engine::{Outcome, Plan, Sample, Trigger};
 
-/// Largest growth of memory after the first quarter of the storm.
+/// Largest growth of memory, from the second quarter of the storm to the last.
 const GROWTH_MAX: f64 = 0.05;
 
 #[derive(Parser)]

@@ -36,6 +36,8 @@ pub struct Options {
     pub log: LogHandle,
 }
 
+/// Connections the kernel holds until they are accepted.
+const BACKLOG: u16 = 4096;
 /// How long the last log lines may take.
 const FLUSH_BOUND: Duration = Duration::from_secs(2);
 /// How often an address is tried again that could not be listened on.

@@ -8,11 +8,9 @@ use anyhow::Context as _;
 use socket2::{Domain, Protocol, Socket, Type};
 use tracing::{error, info};
 
+use super::BACKLOG;
 use super::worker::Workers;
 use crate::observe::metrics::Metrics;
-
-/// Connections the kernel holds until they are accepted.
-const BACKLOG: i32 = 4096;
 
 /// The sockets that are open, by the address in the configuration.
 pub struct Listeners {
@@ -95,6 +93,6 @@ fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
+    socket.listen(i32::from(BACKLOG))?;
     Ok(socket.into())
 }

@@ -14,6 +14,7 @@ use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
+use super::BACKLOG;
 use super::admission::Admission;
 use crate::live::Live;
 use crate::observe::access::AccessLog;
@@ -152,7 +153,9 @@ impl Accepting {
         }
         // What the kernel has accepted by now would be reset when the socket closes; the runtime may not know of it yet.
         let Ok(listener) = listener.into_std() else { return };
-        while let Ok((stream, peer)) = listener.accept() {
+        // No more than the queue can hold: who keeps connecting must not keep the socket open.
+        for _ in 0..BACKLOG {
+            let Ok((stream, peer)) = listener.accept() else { return };
             if stream.set_nonblocking(true).is_ok()
                 && let Ok(stream) = TcpStream::from_std(stream)
             {

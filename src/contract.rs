@@ -118,6 +118,12 @@ impl Compiler {
         self.place.unwrap_or(Place::UNKNOWN)
     }
 
+    /// Decodes settings, or reports what is wrong with them. What is written without any has default ones.
+    pub fn settings<S: DeserializeOwned>(&mut self, node: &Node) -> Option<S> {
+        let decoded = if node.is_null() { decode(&Node::empty_map(node.place)) } else { decode(node) };
+        decoded.map_err(|problems: Vec<Problem>| self.problems.extend(problems)).ok()
+    }
+
     pub fn report(&mut self, problem: Problem) {
         self.problems.push(problem);
     }
@@ -197,16 +203,9 @@ impl Entry {
     }
 }
 
-/// Decodes settings and builds the filter. A filter named without settings (`- security_headers`) has default ones.
+/// Builds the filter. One that is named without settings (`- security_headers`) has default ones.
 fn build<S: Settings>(node: &Node, compiler: &mut Compiler) -> Option<Step> {
-    let decoded = if node.is_null() { decode::<S>(&Node::empty_map(node.place)) } else { decode::<S>(node) };
-    match decoded {
-        Ok(settings) => settings.build(compiler),
-        Err(problems) => {
-            problems.into_iter().for_each(|problem| compiler.report(problem));
-            None
-        }
-    }
+    compiler.settings::<S>(node)?.build(compiler)
 }
 
 #[cfg(test)]

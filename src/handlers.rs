@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 
 use crate::contract::{Compiler, Handler};
 use crate::upstream::Upstream;
-use crate::yaml::{Node, decode};
+use crate::yaml::Node;
 
 /// Every handler that answers itself, by the name it has in YAML.
 #[rustfmt::skip]
@@ -57,14 +57,7 @@ impl Entry {
 }
 
 fn build<S: Settings>(node: &Node, compiler: &mut Compiler) -> Option<Arc<dyn Handler>> {
-    let decoded = if node.is_null() { decode::<S>(&Node::empty_map(node.place)) } else { decode::<S>(node) };
-    match decoded {
-        Ok(settings) => settings.build(compiler),
-        Err(problems) => {
-            problems.into_iter().for_each(|problem| compiler.report(problem));
-            None
-        }
-    }
+    compiler.settings::<S>(node)?.build(compiler)
 }
 
 /// The names of all handlers.

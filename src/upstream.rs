@@ -6,9 +6,8 @@
 mod resolve;
 mod rotation;
 
-use std::any::Any;
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use smallvec::SmallVec;
@@ -56,8 +55,6 @@ pub struct Target {
     /// The address as it is written: the label in logs and metrics.
     pub label: Arc<str>,
     pub metrics: Arc<TargetMetrics>,
-    /// What the engine prepared for this target, made at first use.
-    pub prepared: OnceLock<Box<dyn Any + Send + Sync>>,
     address: Address,
 }
 
@@ -107,22 +104,17 @@ impl Upstream {
             }
         }
         let weights: Vec<u16> = spec.targets.iter().map(|(_, weight)| *weight).collect();
-        let rotation = Rotation::new(&weights).map_err(|message| Problem::new(written.targets.place, message));
-        let rotation = match rotation {
-            Ok(rotation) if problems.is_empty() => rotation,
-            Ok(_) => return Err(problems),
-            Err(problem) => {
-                problems.push(problem);
-                return Err(problems);
-            }
-        };
+        let rotation = Rotation::new(&weights)
+            .map_err(|message| problems.push(Problem::new(written.targets.place, message)))
+            .ok()
+            .filter(|_| problems.is_empty());
+        let Some(rotation) = rotation else { return Err(problems) };
         if let Some(previous) = previous.filter(|previous| previous.spec == spec) {
             return Ok(Arc::clone(previous));
         }
         let target = |(label, address): (String, Address)| Target {
             metrics: metrics.upstream(&name.value, &label),
             label: Arc::from(label),
-            prepared: OnceLock::new(),
             address,
         };
         Ok(Arc::new(Self {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use divan::Bencher;
 use tempfile::TempDir;
 use tollgate::config::load::{Environment, Loaded, Overrides, load};
-use tollgate::gateway::{self, Gateway};
+use tollgate::gateway::{self, Gateway, Services};
 use tollgate::observe::metrics::Metrics;
 use tollgate::yaml::{Problem, Sources};
 
@@ -70,7 +70,8 @@ fn fragment(first: usize, last: usize) -> String {
 fn compile(loaded: Loaded, previous: Option<&Gateway>, metrics: &Arc<Metrics>) -> Gateway {
     let shown = |sources: &Sources, problems: Vec<Problem>| problems.first().map(|problem| sources.render(problem));
     let config = loaded.config.map_err(|problems| shown(&loaded.sources, problems)).expect("a valid configuration");
-    let compiled = gateway::compile(&config, loaded.sources, loaded.hash, previous, metrics);
+    let compiled =
+        gateway::compile(&config, loaded.sources, loaded.hash, previous, &Services::new(Arc::clone(metrics)));
     compiled.map_err(|(sources, problems)| shown(&sources, problems)).expect("a valid configuration")
 }
 

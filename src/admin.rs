@@ -240,7 +240,7 @@ fn routes(gateway: &Gateway) -> Vec<RouteShown> {
         place: gateway.sources.locate(route.place),
         upstream: match &route.action {
             Action::Forward(upstream) => Some(upstream.name.to_string()),
-            Action::Answer(_) => None,
+            Action::Answer(_) | Action::Await(_) => None,
         },
     });
     shown.collect()

@@ -18,7 +18,7 @@ use clap::{Args, Parser, Subcommand};
 
 use crate::config::load::{Environment, Overrides, load};
 use crate::gateway::preview::{Ask, CLIENT};
-use crate::gateway::{Gateway, compile};
+use crate::gateway::{Gateway, Services, compile};
 use crate::observe::metrics::Metrics;
 use crate::yaml::{Problem, Sources};
 
@@ -140,8 +140,8 @@ fn load_and_compile(path: &Path) -> Result<Checked, Broken> {
     let fragments = config.fragments.iter().map(|fragment| fragment.chains.len());
     let chains = fragments.sum::<usize>().saturating_add(config.root.chains.len());
     let series_max = usize::try_from(config.root.metrics.series_max).unwrap_or(usize::MAX);
-    let metrics = Metrics::new(series_max);
-    match compile(&config, loaded.sources, loaded.hash, None, &metrics) {
+    let services = Services::new(Metrics::new(series_max));
+    match compile(&config, loaded.sources, loaded.hash, None, &services) {
         Ok(gateway) => Ok(Checked { gateway, chains, files }),
         Err((sources, problems)) => Err(Broken { sources, problems }),
     }

@@ -53,6 +53,42 @@ pub fn strip_claims(head: &mut dyn Headers, trusted: bool) {
     claims.iter().for_each(|name| head.remove(name));
 }
 
+/// Fields that only the gateway may set: what somebody else sends under such a name, in any spelling, is removed.
+#[derive(Debug, Default)]
+pub struct Guarded {
+    /// In lower case, with `-`.
+    names: Vec<Box<str>>,
+}
+
+impl Guarded {
+    pub fn new<'a>(names: impl Iterator<Item = &'a HeaderName>) -> Self {
+        let mut names: Vec<Box<str>> = names.map(|name| name.as_str().replace('_', "-").into()).collect();
+        names.sort_unstable();
+        names.dedup();
+        Self { names }
+    }
+
+    /// Removes what the sender may not say.
+    pub fn strip(&self, head: &mut dyn Headers) {
+        if self.names.is_empty() {
+            return;
+        }
+        let mut found: SmallVec<[HeaderName; 4]> = SmallVec::new();
+        head.all(&mut |name, _| {
+            if self.names.iter().any(|guarded| is_spelling(name, guarded)) {
+                found.extend(HeaderName::from_bytes(name.as_bytes()));
+            }
+        });
+        found.iter().for_each(|name| head.remove(name));
+    }
+}
+
+/// Whether many servers would take `name` for `guarded`: `_` counts as `-`.
+fn is_spelling(name: &str, guarded: &str) -> bool {
+    name.len() == guarded.len()
+        && name.bytes().zip(guarded.bytes()).all(|(sent, guarded)| sent == guarded || (sent == b'_' && guarded == b'-'))
+}
+
 /// Who sent the request, when `peer` is trusted to say so. `trusts` tells whose word is believed.
 pub fn client(head: &dyn Headers, peer: IpAddr, trusts: &dyn Fn(IpAddr) -> bool) -> IpAddr {
     let mut hops: SmallVec<[IpAddr; 4]> = SmallVec::new();

@@ -11,6 +11,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::identity::{ConsumerSettings, IssuerSettings, RoleSettings};
 use crate::types::{Address, Bind, Network, Period, Size};
 use crate::yaml::{Located, Named, Node, Place, Rest};
 
@@ -51,6 +52,15 @@ pub struct Root {
     pub metrics: Metrics,
     /// How long requests in flight may take to end after SIGTERM. Default 30s.
     pub drain_timeout: Option<Period>,
+    /// Who signs the tokens that are accepted.
+    #[serde(default)]
+    pub issuers: Named<IssuerSettings>,
+    /// What roles bring.
+    #[serde(default)]
+    pub roles: Named<RoleSettings>,
+    /// Who calls, with which keys.
+    #[serde(default)]
+    pub consumers: Vec<ConsumerSettings>,
     /// Named lists of filters that routes reuse.
     #[serde(default)]
     pub chains: Named<Vec<Node>>,
@@ -67,6 +77,9 @@ pub struct Root {
 /// An included file: one service's business.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 pub struct Fragment {
+    /// Who calls, with which keys.
+    #[serde(default)]
+    pub consumers: Vec<ConsumerSettings>,
     /// Named lists of filters that routes reuse.
     #[serde(default)]
     pub chains: Named<Vec<Node>>,

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::caller::Caller;
 use crate::head::HeaderValue;
 
 /// The context of one request, from its first byte to its last log line.
@@ -24,6 +25,8 @@ pub struct Context {
     pub captures: Captures,
     /// The request is a CORS preflight that stands for the method of the matched route.
     pub preflight: bool,
+    /// Who calls, once an `auth` filter knows.
+    pub caller: Option<Arc<Caller>>,
     /// When the head was complete.
     pub started: Instant,
 }
@@ -40,6 +43,7 @@ impl Context {
             route: Arc::from(""),
             captures: Captures::default(),
             preflight: false,
+            caller: None,
             started,
         }
     }

@@ -8,11 +8,13 @@
 use std::pin::Pin;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 
 use crate::context::Context;
 use crate::head::{HeaderName, RequestHead, ResponseHead};
+use crate::identity::Identity;
 use crate::reply::{Rejection, Reply};
 use crate::template::{FieldTemplate, Template};
 use crate::yaml::{Located, Node, Place, Problem, decode};
@@ -88,6 +90,36 @@ pub trait Handler: Send + Sync + 'static {
     fn answer(&self, request: &dyn RequestHead, context: &Context) -> Result<Reply, Box<Rejection>>;
 }
 
+/// What an [`AsyncHandler`] returns.
+pub type Answering<'a> = Pin<Box<dyn Future<Output = Result<Reply, Box<Rejection>>> + Send + 'a>>;
+
+/// A handler that takes a body, or has to wait for its answer.
+pub trait AsyncHandler: Send + Sync + 'static {
+    /// Largest request body, in bytes; a larger one is refused with 413 before [`AsyncHandler::answer`] is called. The
+    /// `body_max` of the route counts too.
+    fn body_bytes_max(&self) -> usize;
+
+    /// The answer, or a refusal. Must end in bounded time.
+    fn answer<'a>(&'a self, request: &'a dyn RequestHead, body: Bytes, context: &'a Context) -> Answering<'a>;
+}
+
+/// A handler of either kind.
+#[derive(Clone)]
+pub enum AnyHandler {
+    Sync(Arc<dyn Handler>),
+    Async(Arc<dyn AsyncHandler>),
+}
+
+impl AnyHandler {
+    pub fn of(handler: impl Handler) -> Self {
+        Self::Sync(Arc::new(handler))
+    }
+
+    pub fn waiting(handler: impl AsyncHandler) -> Self {
+        Self::Async(Arc::new(handler))
+    }
+}
+
 /// The settings of a filter as they stand in YAML.
 pub trait Settings: DeserializeOwned + JsonSchema {
     /// The key in YAML.
@@ -105,12 +137,24 @@ pub struct Compiler {
     place: Option<Place>,
     problems: Vec<Problem>,
     path_parameters: Vec<Located<String>>,
+    guarded: Vec<HeaderName>,
+    identity: Arc<Identity>,
 }
 
 impl Compiler {
     /// `place` is where the filter or handler stands in YAML.
-    pub fn at(place: Place) -> Self {
-        Self { place: Some(place), ..Self::default() }
+    pub fn at(place: Place, identity: &Arc<Identity>) -> Self {
+        Self { place: Some(place), identity: Arc::clone(identity), ..Self::default() }
+    }
+
+    /// Consumers, issuers and roles of the configuration.
+    pub fn identity(&self) -> &Arc<Identity> {
+        &self.identity
+    }
+
+    /// Keeps a field for the gateway: what clients send under this name is removed on every route, in every spelling.
+    pub fn guard(&mut self, field: HeaderName) {
+        self.guarded.push(field);
     }
 
     /// Where the filter or handler stands: the place of a problem that no single setting has.
@@ -170,10 +214,19 @@ impl Compiler {
         Some(known)
     }
 
-    /// What was reported, and which path parameters the route must have.
-    pub fn finish(self) -> (Vec<Problem>, Vec<Located<String>>) {
-        (self.problems, self.path_parameters)
+    /// What building it came to.
+    pub fn finish(self) -> Findings {
+        Findings { problems: self.problems, path_parameters: self.path_parameters, guarded: self.guarded }
     }
+}
+
+/// What building a filter or handler came to, besides itself.
+pub struct Findings {
+    pub problems: Vec<Problem>,
+    /// Path parameters that the route must have.
+    pub path_parameters: Vec<Located<String>>,
+    /// Fields that clients may not send.
+    pub guarded: Vec<HeaderName>,
 }
 
 /// Why a field belongs to the gateway alone, when it does.

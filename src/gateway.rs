@@ -3,6 +3,7 @@
 mod chains;
 mod compile;
 mod expectations;
+mod identity;
 mod matching;
 pub mod preview;
 #[cfg(test)]
@@ -15,18 +16,33 @@ use std::time::{Duration, SystemTime};
 use ipnet::IpNet;
 
 use crate::chain::Chain;
+use crate::client::Guarded;
 use crate::config;
 use crate::context::{self, Context};
 use crate::handlers::Action;
 use crate::head::{Method, RequestHead};
+use crate::identity::{Identity, Shared};
 use crate::observe::access::AccessSettings;
-use crate::observe::metrics::RouteMetrics;
+use crate::observe::metrics::{Metrics, RouteMetrics};
 use crate::reply::{Code, ErrorStyle, Rejection};
 use crate::route::{Captures, Found, Table};
 use crate::upstream::Upstream;
 use crate::yaml::{Place, Sources};
 
 pub use compile::compile;
+
+/// What all snapshots of a process have in common.
+#[derive(Clone)]
+pub struct Services {
+    pub metrics: Arc<Metrics>,
+    pub identity: Arc<Shared>,
+}
+
+impl Services {
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { metrics, identity: Arc::default() }
+    }
+}
 
 /// One compiled configuration.
 pub struct Gateway {
@@ -38,6 +54,10 @@ pub struct Gateway {
     pub loaded_at: SystemTime,
     /// What the operator expects of it.
     pub tests: Vec<config::Test>,
+    /// Consumers, issuers and roles.
+    pub identity: Arc<Identity>,
+    /// Fields that only the gateway may set.
+    pub guarded: Guarded,
     table: Table,
     routes: Vec<Arc<Route>>,
     /// Stands for what no route matches: only the default filters.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 
-use crate::contract::{Compiler, Handler};
+use crate::contract::{AnyHandler, AsyncHandler, Compiler, Handler};
 use crate::upstream::Upstream;
 use crate::yaml::Node;
 
@@ -29,6 +29,17 @@ pub static HANDLERS: &[Entry] = &[
 pub enum Action {
     Forward(Arc<Upstream>),
     Answer(Arc<dyn Handler>),
+    /// Takes the body, or waits for its answer.
+    Await(Arc<dyn AsyncHandler>),
+}
+
+impl From<AnyHandler> for Action {
+    fn from(handler: AnyHandler) -> Self {
+        match handler {
+            AnyHandler::Sync(handler) => Self::Answer(handler),
+            AnyHandler::Async(handler) => Self::Await(handler),
+        }
+    }
 }
 
 /// The settings of a handler as they stand in YAML.
@@ -39,14 +50,14 @@ pub trait Settings: DeserializeOwned + JsonSchema {
     const SUMMARY: &'static str;
 
     /// Builds the handler, or reports to `compiler` why that cannot be.
-    fn build(self, compiler: &mut Compiler) -> Option<Arc<dyn Handler>>;
+    fn build(self, compiler: &mut Compiler) -> Option<AnyHandler>;
 }
 
 /// A row of the registry.
 pub struct Entry {
     pub name: &'static str,
     pub summary: &'static str,
-    pub build: fn(&Node, &mut Compiler) -> Option<Arc<dyn Handler>>,
+    pub build: fn(&Node, &mut Compiler) -> Option<AnyHandler>,
     pub schema: fn(&mut SchemaGenerator) -> Schema,
 }
 
@@ -56,7 +67,7 @@ impl Entry {
     }
 }
 
-fn build<S: Settings>(node: &Node, compiler: &mut Compiler) -> Option<Arc<dyn Handler>> {
+fn build<S: Settings>(node: &Node, compiler: &mut Compiler) -> Option<AnyHandler> {
     compiler.settings::<S>(node)?.build(compiler)
 }
 

@@ -28,6 +28,10 @@ pub mod chain;
 
 pub mod contract;
 
+pub mod identity;
+
+pub mod state;
+
 pub mod client;
 
 pub mod observe;
@@ -37,6 +41,8 @@ pub mod template;
 pub mod reply;
 
 pub mod context;
+
+pub mod caller;
 
 pub mod head;
 

@@ -24,8 +24,7 @@ use tracing::{error, info, warn};
 
 use crate::clock;
 use crate::config::load::{Environment, Overrides};
-use crate::gateway::Gateway;
-use crate::observe::metrics::Metrics;
+use crate::gateway::{Gateway, Services};
 use crate::upstream;
 use crate::yaml::Problem;
 
@@ -112,15 +111,15 @@ impl Live {
     pub fn start(
         path: PathBuf,
         environment: Environment,
-        metrics: Arc<Metrics>,
+        services: Services,
         check: Check,
     ) -> Result<Arc<Self>, Vec<String>> {
-        let build = Build { path, environment, metrics, check };
+        let build = Build { path, environment, services, check };
         let made = build.make(&Overrides::new(), None).map_err(|failed| failed.rendered())?;
         let scope = Scope::of(&build.path, made.texts(), made.folders.clone());
         let contents = Contents::read(&scope).with_texts(made.texts());
         let (gateway, running) = made.into_running(scope, contents);
-        let report = Report::started(&gateway, &running, &build.path, &build.metrics);
+        let report = Report::started(&gateway, &running, &build.path, &build.services.metrics);
         Ok(Arc::new(Self {
             current: ArcSwap::from_pointee(gateway),
             build,
@@ -174,7 +173,7 @@ impl Live {
             Ok(None) => return self.outcome(Effect::Unchanged, started),
             Err(error) => {
                 error!(%error, "the reload broke off; the configuration in use stays");
-                self.build.metrics.reloaded(false);
+                self.build.services.metrics.reloaded(false);
                 return self.outcome(Effect::Refused, started);
             }
         };
@@ -222,10 +221,10 @@ impl Live {
         for note in &notes {
             warn!(at = note.at(), cause = cause.as_str(), "{}", note.text);
         }
-        self.build.metrics.reloaded(effect == Effect::Applied);
+        self.build.services.metrics.reloaded(effect == Effect::Applied);
         let last = Last { at: clock::wall(), cause, effect };
         self.report.send_modify(|report| report.reloaded(running, &held, &notes, last));
-        self.report.borrow().tell(&self.build.metrics);
+        self.report.borrow().tell(&self.build.services.metrics);
         self.log(effect, cause, started);
         effect
     }
@@ -234,7 +233,7 @@ impl Live {
     async fn swap(&self, running: &mut Arc<Running>, made: Made, scope: Scope, contents: Contents) {
         upstream::resolve_new(made.gateway.upstreams().iter().cloned(), RESOLVE_PATIENCE).await;
         let (gateway, files) = made.into_running(scope, contents);
-        self.build.metrics.config_loaded(&gateway.hash, gateway.loaded_at);
+        self.build.services.metrics.config_loaded(&gateway.hash, gateway.loaded_at);
         let old = self.current.swap(Arc::new(gateway));
         self.retired.lock().unwrap_or_else(PoisonError::into_inner).push(old);
         *running = Arc::new(files);

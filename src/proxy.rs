@@ -5,10 +5,12 @@
 
 mod admit;
 mod alarm;
+mod answer;
 mod connection;
 mod edge;
 mod exchange;
 mod failure;
+mod gather;
 mod heads;
 mod held;
 mod peer;

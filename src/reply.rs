@@ -40,17 +40,21 @@ macro_rules! codes {
 
 codes! {
     BAD_REQUEST, BAD_REQUEST, "the request is not valid HTTP, or its path is ambiguous";
+    VALIDATION_ERROR, BAD_REQUEST, "the body or a parameter is not what the handler takes; `details` says which";
+    UNAUTHORIZED, UNAUTHORIZED, "no valid credential was sent; see `WWW-Authenticate`";
     FORBIDDEN, FORBIDDEN, "the client may not use this route";
     NOT_FOUND, NOT_FOUND, "no route matches host and path";
     METHOD_NOT_ALLOWED, METHOD_NOT_ALLOWED, "the path exists, but not for this method; see `Allow`";
     REQUEST_TIMEOUT, REQUEST_TIMEOUT, "the client was too slow to send its request";
     BODY_TOO_LARGE, PAYLOAD_TOO_LARGE, "the request body is larger than `body_max`";
     HEADERS_TOO_LARGE, REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head is larger than `limits` allow";
+    RATE_LIMITED, TOO_MANY_REQUESTS, "the client asks too often; see `Retry-After`";
     INTERNAL, INTERNAL_SERVER_ERROR, "the gateway could not do its work; its log says why";
     FAULT_INJECTED, SERVICE_UNAVAILABLE, "a `fault` filter answered instead of the service";
     BAD_GATEWAY, BAD_GATEWAY, "the service could not be reached, or answered with something that is not HTTP";
     UPSTREAM_UNAVAILABLE, SERVICE_UNAVAILABLE, "no target of the upstream is known to be usable";
     OVERLOADED, SERVICE_UNAVAILABLE, "the gateway has as many connections as it may have";
+    STATE_UNAVAILABLE, SERVICE_UNAVAILABLE, "the state store does not answer";
     GATEWAY_TIMEOUT, GATEWAY_TIMEOUT, "the service did not answer in time";
 }
 

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use tollgate::cli::{fragment_schema, root_schema};
 use tollgate::config::load::{Environment, Overrides, load};
 use tollgate::filters::FILTERS;
-use tollgate::gateway::{Gateway, compile, preview};
+use tollgate::gateway::{Gateway, Services, compile, preview};
 use tollgate::handlers::HANDLERS;
 use tollgate::observe::metrics::Metrics;
 use tollgate::reply::Code;
@@ -105,7 +105,7 @@ fn gateway(path: &Path, variables: &[(&str, &str)]) -> Result<Gateway, String> {
         problems.iter().map(|problem| sources.render(problem)).collect::<Vec<_>>().join("\n")
     };
     let config = loaded.config.map_err(|problems| render(&loaded.sources, problems))?;
-    compile(&config, loaded.sources, loaded.hash, None, &Metrics::new(100))
+    compile(&config, loaded.sources, loaded.hash, None, &Services::new(Metrics::new(100)))
         .map_err(|(sources, problems)| render(&sources, problems))
 }
 

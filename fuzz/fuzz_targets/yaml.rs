@@ -11,7 +11,7 @@ use tollgate::clock;
 use tollgate::config::load::Config;
 use tollgate::config::{Fragment, Root};
 use tollgate::context::{Context, RequestId};
-use tollgate::gateway::{self, Gateway, Matched, Route};
+use tollgate::gateway::{self, Gateway, Matched, Route, Services};
 use tollgate::handlers::Action;
 use tollgate::head::{HeaderName, HeaderValue, Headers, Method, RequestBuf, ResponseBuf, StatusCode, is_path};
 use tollgate::observe::metrics::Metrics;
@@ -60,8 +60,8 @@ fn typed(sources: &Sources, node: &Node) {
 }
 
 fn compiled(sources: &Sources, config: Config) {
-    let metrics = Metrics::new(1_000);
-    match gateway::compile(&config, sources.clone(), String::new(), None, &metrics) {
+    let services = Services::new(Metrics::new(1_000));
+    match gateway::compile(&config, sources.clone(), String::new(), None, &services) {
         Ok(gateway) => serve(&gateway),
         Err((sources, problems)) => show(&sources, &problems),
     }

@@ -13,6 +13,7 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::config::load::Environment;
+use crate::gateway::Services;
 
 const ROOT: &str = "version: 1
 listeners: [{ bind: 127.0.0.1:8000 }]
@@ -34,7 +35,9 @@ impl Running {
         fs::write(folder.path().join("gateway.yaml"), ROOT).unwrap();
         let metrics = Metrics::new(100);
         let path = folder.path().join("gateway.yaml");
-        let live = Live::start(path, Environment::Fixed(HashMap::new()), Arc::clone(&metrics), |_| Vec::new()).unwrap();
+        let live =
+            Live::start(path, Environment::Fixed(HashMap::new()), Services::new(Arc::clone(&metrics)), |_| Vec::new())
+                .unwrap();
         let draining = Arc::new(AtomicBool::new(false));
         let admin = Admin::new(live, metrics, Arc::clone(&draining), || 3);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -10,7 +10,7 @@ use tokio::runtime;
 use super::EXIT_CONFIGURATION;
 use crate::config::load::Environment;
 use crate::config::{Log, LogFormat};
-use crate::gateway::preview;
+use crate::gateway::{Services, preview};
 use crate::live::Live;
 use crate::observe::access::{AccessLog, expand_home};
 use crate::observe::log::{self, LogHandle, LogTarget};
@@ -22,7 +22,8 @@ pub fn run(config: &Path) -> ExitCode {
     let environment = Environment::Process;
     let home = environment.get("HOME").map(PathBuf::from);
     let metrics = Metrics::new(usize::MAX);
-    let live = match Live::start(config.to_owned(), environment, Arc::clone(&metrics), preview::check_tests) {
+    let services = Services::new(Arc::clone(&metrics));
+    let live = match Live::start(config.to_owned(), environment, services, preview::check_tests) {
         Ok(live) => live,
         Err(problems) => {
             for problem in problems {

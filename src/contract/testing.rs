@@ -18,14 +18,14 @@ pub fn node(text: &str) -> Node {
 
 /// Builds a filter, or gives the messages and hints of all problems.
 pub fn step<S: Settings>(text: &str) -> Result<Step, Vec<String>> {
-    let mut compiler = Compiler::at(Place::UNKNOWN);
+    let mut compiler = Compiler::at(Place::UNKNOWN, &Arc::default());
     let built = super::build::<S>(&node(text), &mut compiler);
     outcome(built, compiler)
 }
 
 /// What was built, unless a problem was reported.
 pub fn outcome<T>(built: Option<T>, compiler: Compiler) -> Result<T, Vec<String>> {
-    let (problems, _) = compiler.finish();
+    let problems = compiler.finish().problems;
     let line = |problem: crate::yaml::Problem| match problem.hint {
         Some(hint) => format!("{}; {hint}", problem.message),
         None => problem.message,

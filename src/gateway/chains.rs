@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::chain::Link;
-use crate::contract::Compiler;
+use crate::contract::{Compiler, Findings};
 use crate::filters::{self, FILTERS};
+use crate::head::HeaderName;
+use crate::identity::Identity;
 use crate::yaml::{Kind, Located, Node, Place, Problem};
 
 /// A list of filters that is built, and the path parameters its templates need.
@@ -21,6 +23,9 @@ pub struct Chains<'a> {
     built: HashMap<&'a str, Built>,
     /// Chains that are being built, to find a circle.
     open: Vec<&'a str>,
+    identity: &'a Arc<Identity>,
+    /// Fields that some filter keeps for the gateway.
+    guarded: Vec<HeaderName>,
 }
 
 /// One entry of a list of filters: `name: settings`, or just `name`.
@@ -31,9 +36,17 @@ struct Entry<'a> {
 }
 
 impl<'a> Chains<'a> {
-    pub fn new(written: impl Iterator<Item = (&'a Located<String>, &'a Vec<Node>)>) -> Self {
+    pub fn new(
+        written: impl Iterator<Item = (&'a Located<String>, &'a Vec<Node>)>,
+        identity: &'a Arc<Identity>,
+    ) -> Self {
         let written = written.map(|(name, nodes)| (name.value.as_str(), nodes.as_slice())).collect();
-        Self { written, built: HashMap::new(), open: Vec::new() }
+        Self { written, built: HashMap::new(), open: Vec::new(), identity, guarded: Vec::new() }
+    }
+
+    /// The fields that filters of all lists built so far keep for the gateway.
+    pub fn guarded(&self) -> impl Iterator<Item = &HeaderName> {
+        self.guarded.iter()
     }
 
     /// Builds every named chain, so that a mistake in one that no route uses is found too.
@@ -62,15 +75,16 @@ impl<'a> Chains<'a> {
             }
             match FILTERS.iter().find(|filter| filter.name == entry.name) {
                 Some(filter) => {
-                    let mut compiler = Compiler::at(entry.place);
+                    let mut compiler = Compiler::at(entry.place, self.identity);
                     let step = (filter.build)(&entry.settings, &mut compiler);
-                    let (mut found, parameters) = compiler.finish();
+                    let Findings { problems: mut found, path_parameters, guarded } = compiler.finish();
+                    self.guarded.extend(guarded);
                     // What a filter says of itself as a whole may only follow from a mistake in one of its settings.
                     if found.iter().any(|problem| problem.place != entry.place) {
                         found.retain(|problem| problem.place != entry.place);
                     }
                     problems.extend(found);
-                    built.parameters.extend(parameters);
+                    built.parameters.extend(path_parameters);
                     built
                         .links
                         .extend(step.map(|step| Arc::new(Link::new(filter.name, entry.place, via.cloned(), step))));

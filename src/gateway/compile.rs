@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use super::chains::{Built, Chains};
 use super::expectations::{self, Names};
-use super::{Gateway, Limits, Route, Settings, matching};
+use super::identity::identity;
+use super::{Gateway, Limits, Route, Services, Settings, matching};
 use crate::chain::Chain;
+use crate::client::Guarded;
 use crate::clock;
 use crate::config::load::Config;
 use crate::config::{self, Errors, Root};
@@ -15,6 +17,7 @@ use crate::context::Context;
 use crate::contract::{Compiler, Handler};
 use crate::handlers::{self, Action, HANDLERS};
 use crate::head::RequestHead;
+use crate::identity::Identity;
 use crate::observe::access::{AccessSettings, AccessTarget};
 use crate::observe::metrics::Metrics;
 use crate::reply::{Code, ErrorStyle, Rejection, Reply};
@@ -38,19 +41,23 @@ pub fn compile(
     sources: Sources,
     hash: String,
     previous: Option<&Gateway>,
-    metrics: &Arc<Metrics>,
+    services: &Services,
 ) -> Result<Gateway, (Sources, Vec<Problem>)> {
+    let metrics = &services.metrics;
     let mut problems = Vec::new();
+    let identity = identity(config, &services.identity, &mut problems);
     let settings = settings(&config.root, &mut problems);
     metrics.set_series_max(usize::try_from(config.root.metrics.series_max).unwrap_or(usize::MAX));
     let upstreams = upstreams(config, previous, metrics, &mut problems);
-    let mut chains = named_chains(config, &mut problems);
+    let mut chains = named_chains(config, &identity, &mut problems);
     chains.build_all(&mut problems);
     let defaults = chains.list(&config.root.defaults.filters, Some(&Arc::from("defaults")), &mut problems);
-    let mut building = Routes { config, chains, defaults, upstreams: &upstreams, metrics, problems };
+    let mut building =
+        Routes { config, identity: &identity, chains, defaults, upstreams: &upstreams, metrics, problems };
     let fallback = building.fallback();
     let (routes, table) = building.build();
-    let mut problems = building.problems;
+    let Routes { mut problems, chains, .. } = building;
+    let guarded = Guarded::new(chains.guarded());
     let tests: Vec<&config::Test> = all(config, |fragment| &fragment.tests, &config.root.tests).collect();
     let names = Names {
         routes: all(config, |fragment| &fragment.routes, &config.root.routes).map(|route| &*route.name.value).collect(),
@@ -67,6 +74,8 @@ pub fn compile(
             hash,
             loaded_at: clock::wall(),
             tests: tests.into_iter().cloned().collect(),
+            guarded,
+            identity: Arc::clone(&identity),
             table,
             routes,
             fallback: Arc::new(fallback),
@@ -77,7 +86,7 @@ pub fn compile(
 }
 
 /// The items of `gateway.yaml`, then those of the fragments.
-fn all<'a, T>(
+pub(super) fn all<'a, T>(
     config: &'a Config,
     of: fn(&'a config::Fragment) -> &'a [T],
     root: &'a [T],
@@ -86,7 +95,7 @@ fn all<'a, T>(
 }
 
 /// Items by name; a name that stands twice is reported.
-fn unique<'a, T>(
+pub(super) fn unique<'a, T>(
     what: &str,
     items: impl Iterator<Item = (&'a Located<String>, T)>,
     problems: &mut Vec<Problem>,
@@ -150,15 +159,16 @@ fn in_order(config: &Config, upstreams: &Upstreams) -> Vec<Arc<Upstream>> {
     written.filter_map(|(name, _)| upstreams.get(&name.value).cloned()).collect()
 }
 
-fn named_chains<'a>(config: &'a Config, problems: &mut Vec<Problem>) -> Chains<'a> {
+fn named_chains<'a>(config: &'a Config, identity: &'a Arc<Identity>, problems: &mut Vec<Problem>) -> Chains<'a> {
     let written = all(config, |fragment| &fragment.chains, &config.root.chains);
     let written = unique("chain", written.map(|(name, nodes)| (name, nodes)), problems);
-    Chains::new(written.into_iter())
+    Chains::new(written.into_iter(), identity)
 }
 
 /// Routes in the making.
 struct Routes<'a> {
     config: &'a Config,
+    identity: &'a Arc<Identity>,
     chains: Chains<'a>,
     defaults: Built,
     upstreams: &'a Upstreams,
@@ -231,7 +241,7 @@ impl<'a> Routes<'a> {
         let defaults = &self.config.root.defaults;
         let of_upstream = match &action {
             Action::Forward(upstream) => upstream.timeouts.first_byte,
-            Action::Answer(_) => None,
+            Action::Answer(_) | Action::Await(_) => None,
         };
         let timeout = written.timeout.map(|period| period.0).or(of_upstream);
         Some(Route {
@@ -281,11 +291,11 @@ impl<'a> Routes<'a> {
             return (self.forward(settings), Vec::new());
         }
         let Some(entry) = HANDLERS.iter().find(|entry| entry.name == name.value) else { return (None, Vec::new()) };
-        let mut compiler = Compiler::at(name.place);
+        let mut compiler = Compiler::at(name.place, self.identity);
         let handler = (entry.build)(settings, &mut compiler);
-        let (found, parameters) = compiler.finish();
-        self.problems.extend(found);
-        (handler.map(Action::Answer), parameters)
+        let findings = compiler.finish();
+        self.problems.extend(findings.problems);
+        (handler.map(Action::from), findings.path_parameters)
     }
 
     fn forward(&mut self, settings: &Node) -> Option<Action> {

@@ -188,6 +188,7 @@ impl<'g> Walk<'g> {
             route: Arc::clone(&route.name),
             captures: Captures::default(),
             preflight: false,
+            caller: None,
             started: clock::now(),
         };
         Self { gateway, request, context, considered: Vec::new(), route, taken: false, reached: 0, steps: Vec::new() }
@@ -199,6 +200,7 @@ impl<'g> Walk<'g> {
         self.reached = self.route.chain.links().len();
         let trusted = self.context.peer_is_trusted;
         client::strip_claims(&mut self.request, trusted);
+        self.gateway.guarded.strip(&mut self.request);
         if trusted {
             self.context.client = client::client(&self.request, self.context.peer, &|peer| self.gateway.trusts(peer));
         }
@@ -267,6 +269,8 @@ impl<'g> Walk<'g> {
                 Ok(reply) => Outcome::Reply(reply),
                 Err(rejection) => self.refuse(*rejection),
             },
+            // What it would answer depends on a body and on state; that it is reached does not.
+            Action::Await(_) => Outcome::Reply(Reply::new(StatusCode::OK)),
             Action::Forward(upstream) => {
                 if let Err(rejection) = self.check_length() {
                     return self.refuse(rejection);

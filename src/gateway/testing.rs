@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use super::{Gateway, compile};
+use super::{Gateway, Services, compile};
 use crate::config::load::{Environment, Overrides, load};
 use crate::observe::metrics::Metrics;
 
@@ -14,10 +14,12 @@ pub fn try_gateway(text: &str, previous: Option<&Gateway>, metrics: &Arc<Metrics
     std::fs::write(&path, text).unwrap();
     let loaded = load(&path, &Environment::Fixed(HashMap::new()), &Overrides::new());
     let (sources, problems) = match loaded.config {
-        Ok(config) => match compile(&config, loaded.sources, loaded.hash, previous, metrics) {
-            Ok(gateway) => return Ok(gateway),
-            Err(broken) => broken,
-        },
+        Ok(config) => {
+            match compile(&config, loaded.sources, loaded.hash, previous, &Services::new(Arc::clone(metrics))) {
+                Ok(gateway) => return Ok(gateway),
+                Err(broken) => broken,
+            }
+        }
         Err(problems) => (loaded.sources, problems),
     };
     Err(problems.iter().map(|problem| sources.render(problem)).collect::<Vec<_>>().join("\n"))

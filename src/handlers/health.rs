@@ -24,8 +24,6 @@
 //!     expect: { status: 200, headers: { Cache-Control: no-store, Content-Type: application/json } }
 //! ```
 
-use std::sync::Arc;
-
 use http::header;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -34,7 +32,7 @@ use serde_json::Value;
 use super::Settings;
 use crate::clock;
 use crate::context::Context;
-use crate::contract::{Compiler, Handler};
+use crate::contract::{AnyHandler, Compiler, Handler};
 use crate::head::{HeaderValue, RequestHead, StatusCode};
 use crate::reply::{Rejection, Reply};
 use crate::yaml::{Located, Problem};
@@ -53,7 +51,7 @@ impl Settings for HealthSettings {
     const NAME: &'static str = "health";
     const SUMMARY: &'static str = "says that the gateway serves requests";
 
-    fn build(self, compiler: &mut Compiler) -> Option<Arc<dyn Handler>> {
+    fn build(self, compiler: &mut Compiler) -> Option<AnyHandler> {
         if let Some(status) = &self.status
             && !(1..=STATUS_BYTES_MAX).contains(&status.len())
         {
@@ -62,7 +60,7 @@ impl Settings for HealthSettings {
         }
         let status = Value::from(self.status.map_or_else(|| "healthy".to_owned(), |status| status.value));
         let version = env!("CARGO_PKG_VERSION");
-        Some(Arc::new(Health { before: format!(r#"{{"status":{status},"version":"{version}","timestamp":""#) }))
+        Some(AnyHandler::of(Health { before: format!(r#"{{"status":{status},"version":"{version}","timestamp":""#) }))
     }
 }
 

@@ -39,7 +39,6 @@
 //! ```
 
 use std::fmt::Write;
-use std::sync::Arc;
 
 use http::header;
 use schemars::JsonSchema;
@@ -47,7 +46,7 @@ use serde::Deserialize;
 
 use super::Settings;
 use crate::context::Context;
-use crate::contract::{Compiler, Handler};
+use crate::contract::{AnyHandler, Compiler, Handler};
 use crate::head::{HeaderValue, RequestHead, StatusCode};
 use crate::reply::{Code, Rejection, Reply};
 use crate::template::{Escape, Template};
@@ -71,7 +70,7 @@ impl Settings for RedirectSettings {
     const NAME: &'static str = "redirect";
     const SUMMARY: &'static str = "tells the client to ask elsewhere";
 
-    fn build(self, compiler: &mut Compiler) -> Option<Arc<dyn Handler>> {
+    fn build(self, compiler: &mut Compiler) -> Option<AnyHandler> {
         let template = compiler.template(&self.to);
         let has_host = match destination(&self.to) {
             Ok(has_host) => Some(has_host),
@@ -93,7 +92,7 @@ impl Settings for RedirectSettings {
                 status
             }
         };
-        Some(Arc::new(Redirect {
+        Some(AnyHandler::of(Redirect {
             keep_query: self.keep_query.unwrap_or(!self.to.contains('?')),
             to: template?,
             has_host: has_host?,

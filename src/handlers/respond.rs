@@ -42,7 +42,6 @@
 mod document;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header;
@@ -51,7 +50,7 @@ use serde::Deserialize;
 
 use super::Settings;
 use crate::context::Context;
-use crate::contract::{Compiler, Handler};
+use crate::contract::{AnyHandler, Compiler, Handler};
 use crate::head::{HeaderName, HeaderValue, RequestHead, StatusCode};
 use crate::reply::{Rejection, Reply};
 use crate::template::{Escape, FieldTemplate, Template};
@@ -83,7 +82,7 @@ impl Settings for RespondSettings {
     const NAME: &'static str = "respond";
     const SUMMARY: &'static str = "answers with a fixed status, fields and body";
 
-    fn build(self, compiler: &mut Compiler) -> Option<Arc<dyn Handler>> {
+    fn build(self, compiler: &mut Compiler) -> Option<AnyHandler> {
         let status = self.status(compiler);
         let mut fields = Vec::new();
         for (name, text) in &self.headers {
@@ -99,7 +98,7 @@ impl Settings for RespondSettings {
         if !matches!(body, Some(Body::Empty)) {
             fields.extend(content_type.map(|value| (header::CONTENT_TYPE, FieldTemplate::Constant(value))));
         }
-        Some(Arc::new(Respond { status: status?, fields, body: body? }))
+        Some(AnyHandler::of(Respond { status: status?, fields, body: body? }))
     }
 }
 

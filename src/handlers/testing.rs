@@ -4,17 +4,21 @@ use std::sync::Arc;
 
 use super::Settings;
 use crate::contract::testing::{node, outcome};
-use crate::contract::{Compiler, Handler};
+use crate::contract::{AnyHandler, Compiler, Handler};
 use crate::yaml::Place;
 
-fn build<S: Settings>(text: &str) -> Result<Arc<dyn Handler>, Vec<String>> {
-    let mut compiler = Compiler::at(Place::UNKNOWN);
+fn build<S: Settings>(text: &str) -> Result<AnyHandler, Vec<String>> {
+    let mut compiler = Compiler::at(Place::UNKNOWN, &Arc::default());
     let built = super::build::<S>(&node(text), &mut compiler);
     outcome(built, compiler)
 }
 
 pub fn handler<S: Settings>(text: &str) -> Arc<dyn Handler> {
-    build::<S>(text).unwrap_or_else(|problems| panic!("{problems:#?}"))
+    match build::<S>(text) {
+        Ok(AnyHandler::Sync(handler)) => handler,
+        Ok(AnyHandler::Async(_)) => panic!("{} is an async handler", S::NAME),
+        Err(problems) => panic!("{problems:#?}"),
+    }
 }
 
 /// The problems of settings that must not be accepted, in one text.

@@ -7,15 +7,14 @@ use std::sync::Arc;
 use super::contents::{Contents, Scope};
 use super::{Check, Running};
 use crate::config::load::{Config, Environment, Overrides, ReadFile, load};
-use crate::gateway::{self, Gateway};
-use crate::observe::metrics::Metrics;
+use crate::gateway::{self, Gateway, Services};
 use crate::yaml::{self, FileId, Kind, Node, Problem, Sources};
 
 /// What a snapshot is made with.
 pub struct Build {
     pub path: PathBuf,
     pub environment: Environment,
-    pub metrics: Arc<Metrics>,
+    pub services: Services,
     pub check: Check,
 }
 
@@ -56,7 +55,7 @@ impl Build {
             }
         };
         let folders = self.folders(&config);
-        match gateway::compile(&config, loaded.sources, loaded.hash, previous, &self.metrics) {
+        match gateway::compile(&config, loaded.sources, loaded.hash, previous, &self.services) {
             Err((sources, problems)) => {
                 Err(Failed { stage: Stage::Compile, files, sources: Arc::new(sources), problems })
             }

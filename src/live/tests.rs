@@ -6,6 +6,7 @@ use std::path::Path;
 use tempfile::TempDir;
 
 use super::*;
+use crate::observe::metrics::Metrics;
 
 pub(super) const ROOT: &str = "version: 1\nlisteners: [{ bind: 127.0.0.1:8000 }]\ninclude: [routes.d/*.yaml]\n";
 
@@ -30,7 +31,7 @@ impl Site {
 
     pub fn start_at(folder: TempDir, path: PathBuf) -> Self {
         let metrics = Metrics::new(1000);
-        let live = Live::start(path, Environment::Fixed(HashMap::new()), Arc::clone(&metrics), check)
+        let live = Live::start(path, Environment::Fixed(HashMap::new()), Services::new(Arc::clone(&metrics)), check)
             .unwrap_or_else(|problems| panic!("{problems:#?}"));
         Self { folder, live, metrics }
     }
@@ -92,7 +93,7 @@ fn the_first_load_tells_every_problem_and_fails() {
     write(folder.path(), "gateway.yaml", ROOT);
     write(folder.path(), "routes.d/a.yaml", "rotes: []\n");
     write(folder.path(), "routes.d/b.yaml", "upstreams: 3\n");
-    let start = |path| Live::start(path, Environment::default(), Metrics::new(10), check);
+    let start = |path| Live::start(path, Environment::default(), Services::new(Metrics::new(10)), check);
     let problems = start(folder.path().join("gateway.yaml")).err().unwrap();
     assert_eq!(problems.len(), 2);
     assert!(problems[0].starts_with("routes.d/a.yaml:1:1: "), "{}", problems[0]);

@@ -70,6 +70,7 @@ pub fn admit(head: &mut Parts, raw: &Raw, x: &mut Exchange) -> Result<(), Reject
     let context = x.context.insert(context(head, gateway, peer, trusted, x.started));
     check_head(head, raw, limits)?;
     client::strip_claims(&mut Request { head, original }, trusted);
+    gateway.guarded.strip(&mut Request { head, original });
     if trusted {
         context.client = client::client(&Seen(head), peer, &|address| gateway.trusts(address));
     }
@@ -95,6 +96,7 @@ fn context(head: &Parts, gateway: &Gateway, peer: IpAddr, trusted: bool, started
         route: Arc::clone(&gateway.fallback().name),
         captures: Captures::default(),
         preflight: false,
+        caller: None,
         started,
     }
 }

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{HOST, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderValue, Method, Response, StatusCode, Version, response};
-use pingora::http::{RequestHeader, ResponseHeader};
+use http::{HeaderValue, StatusCode, Version};
+use pingora::http::ResponseHeader;
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
@@ -17,16 +17,17 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 
 use super::admit::{self, Raw};
+use super::answer::{answered, finish_head};
 use super::exchange::{Exchange, Forward};
 use super::failure::{self, CLIENT_GONE, Failure};
 use super::heads::{self, Request, Seen};
 use super::peer::{peer, shorter};
 use super::report;
 use crate::chain::Stop;
-use crate::client::{self, X_REQUEST_ID};
+use crate::client;
 use crate::clock;
 use crate::config::UpstreamHost;
-use crate::contract::Verdict;
+use crate::contract::{AsyncHandler, Verdict};
 use crate::handlers::Action;
 use crate::live::Live;
 use crate::observe::access::{AccessLog, Entry};
@@ -35,8 +36,6 @@ use crate::upstream::Upstream;
 
 /// How many fields tell an upstream who the client is.
 const ANNOUNCED: usize = 6;
-/// How long the rest of a body is read that nobody wanted, so that the client sees the answer.
-const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The application that Pingora runs: one for each worker thread.
 pub struct App {
@@ -84,6 +83,10 @@ impl ProxyHttp for App {
             Decision::Forward(upstream) => {
                 x.forward = Some(Forward::new(upstream, x.started));
                 Ok(false)
+            }
+            Decision::Await(handler) => {
+                self.wait_for(session, x, handler.as_ref()).await?;
+                Ok(true)
             }
             Decision::Reply(reply) => {
                 self.send(session, x, *reply).await?;
@@ -380,6 +383,7 @@ impl ProxyHttp for App {
 /// What the chain and the handler decided.
 enum Decision {
     Forward(Arc<Upstream>),
+    Await(Arc<dyn AsyncHandler>),
     Reply(Box<Reply>),
     Refuse(Box<Rejection>),
 }
@@ -408,56 +412,18 @@ async fn decide(head: &mut Parts, x: &mut Exchange) -> Decision {
             Ok(()) => Decision::Forward(Arc::clone(upstream)),
             Err(rejection) => Decision::Refuse(Box::new(rejection)),
         },
+        Action::Await(handler) => {
+            let max = route.body_bytes_max.min(handler.body_bytes_max() as u64);
+            match admit::check_length(request.head, max) {
+                Ok(()) => Decision::Await(Arc::clone(handler)),
+                Err(rejection) => Decision::Refuse(Box::new(rejection)),
+            }
+        }
         Action::Answer(handler) => match handler.answer(&request, context) {
             Ok(reply) => Decision::Reply(Box::new(reply)),
             Err(rejection) => Decision::Refuse(rejection),
         },
     }
-}
-
-impl App {
-    async fn refuse(&self, session: &mut Session, x: &mut Box<Exchange>, rejection: Rejection) -> pingora::Result<()> {
-        let Some(context) = &x.context else { return Err(Error::new_in(ErrorType::InternalError)) };
-        let now = clock::rfc3339(clock::wall());
-        let reply = rejection.into_reply(x.gateway.settings.errors, &context.request_id, &now);
-        self.send(session, x, reply).await
-    }
-
-    /// Sends an answer of our own, through the response hooks of the filters that let the request go on.
-    async fn send(&self, session: &mut Session, x: &mut Box<Exchange>, reply: Reply) -> pingora::Result<()> {
-        x.code = reply.code;
-        let mut head = Response::new(()).into_parts().0;
-        head.status = reply.status;
-        for (name, value) in reply.fields {
-            head.headers.try_append(name, value).map_err(|_| Error::new_in(ErrorType::InternalError))?;
-        }
-        let bodiless = reply.status.is_informational()
-            || matches!(reply.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        if !bodiless {
-            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
-        }
-        finish_head(session.req_header(), &mut head, x);
-        let no_body = bodiless || reply.body.is_empty() || session.req_header().method == Method::HEAD;
-        session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
-        session.write_response_header(Box::new(head.into()), no_body).await?;
-        if !no_body {
-            session.write_response_body(Some(reply.body), true).await?;
-        }
-        Ok(())
-    }
-}
-
-/// The head the client was sent. An interim one (RFC 9110 §15.2) is no answer: another has to follow.
-fn answered(session: &Session) -> Option<&ResponseHeader> {
-    let interim = |status: StatusCode| status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
-    session.response_written().filter(|head| !interim(head.status))
-}
-
-/// What every response passes, whoever authored it.
-fn finish_head(request: &RequestHeader, head: &mut response::Parts, x: &Exchange) {
-    let (Some(route), Some(context)) = (&x.route, &x.context) else { return };
-    route.chain.respond(x.reached, &Seen(request), &mut heads::Response(head), context);
-    head.headers.insert(X_REQUEST_ID, context.request_id.value());
 }
 
 fn version(version: Version) -> &'static str {

@@ -1,0 +1,167 @@
+//! Who calls: what an `auth` filter found out about the sender of a request.
+//!
+//! A [`Caller`] is made once for each key when the configuration is compiled and once for each token when it is first
+//! verified; a request only holds a reference to it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::head::HeaderValue;
+
+/// An authenticated caller.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    /// Name of the consumer, or the subject of the token.
+    pub name: Arc<str>,
+    pub credential: Credential,
+    pub level: Level,
+    pub roles: Box<[Box<str>]>,
+    /// Its own scopes and those of its roles.
+    pub scopes: Scopes,
+    /// What the token says; empty without one.
+    pub claims: Map<String, Value>,
+    /// When the credential ends. `None`: never.
+    pub expires: Option<SystemTime>,
+    /// Name, roles and scopes as fields carry them.
+    pub fields: CallerFields,
+}
+
+/// How the caller proved who it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Credential {
+    /// An API key, by its id. A managed one lives in the state store, any other in the configuration.
+    Key { id: Arc<str>, managed: bool },
+    /// A token, by the name of its issuer in the configuration and its own id (`jti`).
+    Token { issuer: Arc<str>, id: Option<Box<str>> },
+    /// A client certificate, by the SHA-256 of it in hexadecimal digits.
+    Certificate { sha256: Box<str> },
+}
+
+impl Credential {
+    /// The word for its kind in logs and metrics.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Key { .. } => "api_key",
+            Self::Token { .. } => "jwt",
+            Self::Certificate { .. } => "mtls",
+        }
+    }
+}
+
+/// How far a caller is trusted in general; each level includes those before it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Level {
+    /// Anybody, authenticated or not.
+    Public,
+    /// Anybody who is authenticated.
+    #[default]
+    User,
+    /// Another service.
+    Service,
+    Admin,
+}
+
+/// Name, roles and scopes, ready to be sent.
+#[derive(Clone, Debug)]
+pub struct CallerFields {
+    pub name: HeaderValue,
+    /// Separated by commas.
+    pub roles: HeaderValue,
+    /// Separated by spaces (RFC 6749 §3.3).
+    pub scopes: HeaderValue,
+}
+
+impl CallerFields {
+    /// `None` when some text cannot stand in a field.
+    pub fn new(name: &str, roles: &[Box<str>], scopes: &Scopes) -> Option<Self> {
+        // A comma in a role, or a space in a scope, would make two of one.
+        let splits = |text: &str, by: char| text.contains(by) || text.is_empty();
+        if roles.iter().any(|role| splits(role, ',')) || scopes.iter().any(|scope| splits(scope, ' ')) {
+            return None;
+        }
+        Some(Self {
+            name: HeaderValue::from_str(name).ok()?,
+            roles: HeaderValue::from_str(&roles.join(",")).ok()?,
+            scopes: HeaderValue::from_str(&scopes.to_string()).ok()?,
+        })
+    }
+}
+
+/// What a caller may do. `*` covers every scope, `read:*` every one that begins with `read:`; nothing else is special.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Scopes {
+    /// Sorted, without duplicates.
+    granted: Box<[Box<str>]>,
+    wildcard: bool,
+}
+
+impl Scopes {
+    pub fn new(granted: impl IntoIterator<Item = impl Into<Box<str>>>) -> Self {
+        let mut granted: Vec<Box<str>> = granted.into_iter().map(Into::into).collect();
+        granted.sort_unstable();
+        granted.dedup();
+        let wildcard = granted.iter().any(|scope| scope.ends_with('*'));
+        Self { granted: granted.into(), wildcard }
+    }
+
+    /// Whether `scope` is granted, by itself or by a wildcard.
+    pub fn allow(&self, scope: &str) -> bool {
+        let exact = self.granted.binary_search_by(|granted| (**granted).cmp(scope)).is_ok();
+        exact || (self.wildcard && self.granted.iter().any(|granted| covers(granted, scope)))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        self.granted.iter().map(|scope| &**scope)
+    }
+}
+
+fn covers(granted: &str, scope: &str) -> bool {
+    match granted.strip_suffix('*') {
+        Some("") => true,
+        Some(prefix) => prefix.ends_with(':') && scope.starts_with(prefix),
+        None => granted == scope,
+    }
+}
+
+impl fmt::Display for Scopes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.granted.join(" "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wildcards_cover_what_stands_behind_their_colon() {
+        let scopes = Scopes::new(["read:*", "write:tasks", "odd*"]);
+        assert!(scopes.allow("read:tasks") && scopes.allow("read:") && scopes.allow("write:tasks"));
+        assert!(!scopes.allow("read") && !scopes.allow("reader:x") && !scopes.allow("write:task"));
+        assert!(!scopes.allow("write:tasks2") && !scopes.allow("oddity"));
+        assert!(Scopes::new(["*"]).allow("anything at all"));
+        assert!(!Scopes::default().allow("read:tasks"));
+        assert_eq!(Scopes::new(["b", "a", "b"]).to_string(), "a b");
+    }
+
+    #[test]
+    fn texts_that_would_become_two_or_break_a_field_are_refused() {
+        let fields =
+            |name: &str, role: &str, scope: &str| CallerFields::new(name, &[role.into()], &Scopes::new([scope]));
+        assert!(fields("dashboard", "user", "read:tasks").is_some());
+        assert!(fields("a\r\nb", "user", "s").is_none());
+        assert!(fields("a", "user,admin", "s").is_none());
+        assert!(fields("a", "user", "s admin").is_none());
+    }
+
+    #[test]
+    fn levels_are_ordered() {
+        assert!(Level::Public < Level::User && Level::User < Level::Service && Level::Service < Level::Admin);
+    }
+}

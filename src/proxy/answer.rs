@@ -1,0 +1,90 @@
+//! Answers of our own: a handler's, a filter's, a refusal.
+
+use std::time::Duration;
+
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Method, Response, StatusCode, response};
+use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType};
+
+use super::exchange::Exchange;
+use super::gather::gather;
+use super::heads::{self, Seen};
+use super::phases::App;
+use crate::client::X_REQUEST_ID;
+use crate::clock;
+use crate::contract::AsyncHandler;
+use crate::reply::{Rejection, Reply};
+
+/// How long the rest of a body is read that nobody wanted, so that the client sees the answer.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+impl App {
+    /// Gathers the body for a handler, and sends what it answers.
+    pub(super) async fn wait_for(
+        &self,
+        session: &mut Session,
+        x: &mut Box<Exchange>,
+        handler: &dyn AsyncHandler,
+    ) -> pingora::Result<()> {
+        let of_route = x.route.as_ref().map_or(u64::MAX, |route| route.body_bytes_max);
+        let max = handler.body_bytes_max().min(usize::try_from(of_route).unwrap_or(usize::MAX));
+        let within = x.gateway.settings.limits.body_timeout;
+        let body = gather(session, x, max, within).await?;
+        let Some(context) = &x.context else { return Err(Error::new_in(ErrorType::InternalError)) };
+        let answered = handler.answer(&Seen(session.req_header()), body, context).await;
+        match answered {
+            Ok(reply) => self.send(session, x, reply).await,
+            Err(rejection) => self.refuse(session, x, *rejection).await,
+        }
+    }
+
+    pub(super) async fn refuse(
+        &self,
+        session: &mut Session,
+        x: &mut Box<Exchange>,
+        rejection: Rejection,
+    ) -> pingora::Result<()> {
+        let Some(context) = &x.context else { return Err(Error::new_in(ErrorType::InternalError)) };
+        let now = clock::rfc3339(clock::wall());
+        let reply = rejection.into_reply(x.gateway.settings.errors, &context.request_id, &now);
+        self.send(session, x, reply).await
+    }
+
+    /// Sends an answer of our own, through the response hooks of the filters that let the request go on.
+    pub(super) async fn send(&self, session: &mut Session, x: &mut Box<Exchange>, reply: Reply) -> pingora::Result<()> {
+        x.code = reply.code;
+        let mut head = Response::new(()).into_parts().0;
+        head.status = reply.status;
+        for (name, value) in reply.fields {
+            head.headers.try_append(name, value).map_err(|_| Error::new_in(ErrorType::InternalError))?;
+        }
+        let bodiless = reply.status.is_informational()
+            || matches!(reply.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if !bodiless {
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
+        }
+        finish_head(session.req_header(), &mut head, x);
+        let no_body = bodiless || reply.body.is_empty() || session.req_header().method == Method::HEAD;
+        session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+        session.write_response_header(Box::new(head.into()), no_body).await?;
+        if !no_body {
+            session.write_response_body(Some(reply.body), true).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The head the client was sent. An interim one (RFC 9110 §15.2) is no answer: another has to follow.
+pub fn answered(session: &Session) -> Option<&ResponseHeader> {
+    let interim = |status: StatusCode| status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
+    session.response_written().filter(|head| !interim(head.status))
+}
+
+/// What every response passes, whoever authored it.
+pub fn finish_head(request: &RequestHeader, head: &mut response::Parts, x: &Exchange) {
+    let (Some(route), Some(context)) = (&x.route, &x.context) else { return };
+    route.chain.respond(x.reached, &Seen(request), &mut heads::Response(head), context);
+    head.headers.insert(X_REQUEST_ID, context.request_id.value());
+}

@@ -121,6 +121,10 @@ const SECRET: &str = "Hidden-4711";
 struct Values;
 
 impl Lookup for Values {
+    fn random(&self, name: &str) -> Result<String, String> {
+        Ok(format!("random-{name}-secret"))
+    }
+
     fn env(&self, name: &str) -> Option<String> {
         match name.len() {
             1 => Some(SECRET.to_owned()),

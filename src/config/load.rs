@@ -3,10 +3,13 @@
 //! `run`, `check`, `test` and every reload come through here. Whatever is wrong is reported, all of it, each with its place.
 
 use std::collections::HashMap;
+use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
+use std::sync::OnceLock;
 
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
@@ -324,6 +327,27 @@ fn hash(files: &[ReadFile]) -> String {
 }
 
 /// Values for `${…}` in one file.
+/// 256 bits in hexadecimal digits, from a seed that never leaves this process. The name keeps secrets of different purposes
+/// apart.
+fn made_up(name: &str) -> Result<String, String> {
+    static SEED: OnceLock<[u8; 32]> = OnceLock::new();
+    let seed = match SEED.get() {
+        Some(seed) => seed,
+        None => {
+            let mut seed = [0; 32];
+            getrandom::fill(&mut seed).map_err(|error| error.to_string())?;
+            SEED.get_or_init(|| seed)
+        }
+    };
+    let mut mac = Hmac::<Sha256>::new_from_slice(seed).map_err(|error| error.to_string())?;
+    mac.update(name.as_bytes());
+    let mut text = String::with_capacity(64);
+    for byte in mac.finalize().into_bytes() {
+        let _ = write!(text, "{byte:02x}");
+    }
+    Ok(text)
+}
+
 struct Values<'a> {
     environment: &'a Environment,
     base: &'a Path,
@@ -336,6 +360,10 @@ impl Lookup for Values<'_> {
 
     fn file(&self, path: &str, _: FileId) -> Result<String, String> {
         read(&self.base.join(path))
+    }
+
+    fn random(&self, name: &str) -> Result<String, String> {
+        made_up(name)
     }
 }
 

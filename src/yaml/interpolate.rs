@@ -1,4 +1,4 @@
-//! `${NAME}`, `${NAME:-default}` and `${file:path}` in values.
+//! `${NAME}`, `${NAME:-default}`, `${file:path}` and `${random:name}` in values.
 
 use super::problem::{Problems, quoted};
 use super::{Entry, FileId, Kind, Node, Place, Problem, Text};
@@ -20,13 +20,21 @@ pub trait Lookup {
     ///
     /// Why it could not be read, without any of its content: the text becomes a message.
     fn file(&self, path: &str, base: FileId) -> Result<String, String>;
+
+    /// A secret that nobody knows: the same whenever this process asks by the same name, another one in every other process.
+    ///
+    /// # Errors
+    ///
+    /// Why the system gave no randomness.
+    fn random(&self, name: &str) -> Result<String, String>;
 }
 
 /// Replaces the references in all values of a tree.
 ///
 /// `${NAME}` must be set; `${NAME:-default}` is `default` when `NAME` is unset or empty; `${file:path}` is the content
-/// of a file without its last line break; `$${` is a literal `${`. A default cannot hold a reference, and what is put in is
-/// not searched again. A value that held a reference decodes as its target wants: a number, a boolean or a string,
+/// of a file without its last line break; `${random:name}` is a secret that this process makes up; `$${` is a literal
+/// `${`. A default holds no reference but one to a random secret: `${NAME:-${random:name}}`. What is put in is not searched
+/// again. A value that held a reference decodes as its target wants: a number, a boolean or a string,
 /// quoted or not (inside `{ }` YAML demands the quotes).
 ///
 /// # Errors
@@ -89,7 +97,7 @@ impl Run<'_> {
                 continue;
             }
             result.push_str(before);
-            let Some((inside, tail)) = after.split_once('}') else {
+            let Some((inside, tail)) = split_reference(after) else {
                 let problem = Problem::new(place, "`${` without a closing `}`");
                 return Err(Box::new(problem.with_hint("write `$${` for a literal `${`")));
             };
@@ -119,10 +127,13 @@ impl Run<'_> {
             Reference::Env { name, default } => {
                 let found = self.lookup.env(name);
                 match default {
-                    Some(default) => {
+                    Default::Text(default) => {
                         Some(found.filter(|value| !value.is_empty()).unwrap_or_else(|| default.to_owned()))
                     }
-                    None => {
+                    Default::Random(secret) => {
+                        found.filter(|value| !value.is_empty()).or_else(|| self.random(secret, place))
+                    }
+                    Default::None => {
                         if found.is_none() {
                             let hint = format!("set {name}, or write ${{{name}:-default}}");
                             let problem = Problem::new(place, format!("the variable {} is not set", quoted(name)));
@@ -132,6 +143,7 @@ impl Run<'_> {
                     }
                 }
             }
+            Reference::Random { name } => self.random(name, place),
             Reference::File { path } => match self.lookup.file(path, place.file) {
                 Ok(mut content) => {
                     if content.ends_with('\n') {
@@ -152,10 +164,37 @@ impl Run<'_> {
     }
 }
 
+impl Run<'_> {
+    fn random(&mut self, name: &str, place: Place) -> Option<String> {
+        let made =
+            self.lookup.random(name).map_err(|why| Problem::new(place, format!("cannot make up a secret: {why}")));
+        made.map_err(|problem| self.problems.push(problem)).ok()
+    }
+}
+
+/// Splits behind the `}` that closes a reference; its default may hold one itself.
+fn split_reference(text: &str) -> Option<(&str, &str)> {
+    let (inside, tail) = text.split_once('}')?;
+    match inside.split_once(":-${") {
+        Some(_) if tail.starts_with('}') => Some((text.get(..=inside.len())?, tail.get(1..)?)),
+        _ => Some((inside, tail)),
+    }
+}
+
 /// What stands between `${` and `}`.
+#[derive(Clone, Copy)]
 enum Reference<'t> {
-    Env { name: &'t str, default: Option<&'t str> },
+    Env { name: &'t str, default: Default<'t> },
     File { path: &'t str },
+    Random { name: &'t str },
+}
+
+/// What a variable that is unset or empty stands for.
+#[derive(Clone, Copy)]
+enum Default<'t> {
+    None,
+    Text(&'t str),
+    Random(&'t str),
 }
 
 impl<'t> Reference<'t> {
@@ -167,18 +206,30 @@ impl<'t> Reference<'t> {
             }
             return Ok(Self::File { path });
         }
+        const FORMS: &str = "write ${NAME}, ${NAME:-default}, ${file:path} or ${random:name}; `$${` for a literal `${`";
+        if let Some(name) = inside.strip_prefix("random:") {
+            if !is_name(name) {
+                return fail(format!("{} is no name of a random secret", quoted(name)), FORMS);
+            }
+            return Ok(Self::Random { name });
+        }
         let (name, default) = match inside.split_once(":-") {
             Some((name, default)) => (name, Some(default)),
             None => (inside, None),
         };
-        if default.is_some_and(|default| default.contains("${")) {
-            return fail(format!("reference inside the default of {}", quoted(name)), "a default is a literal text");
-        }
-        let mut chars = name.chars();
-        let head = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
-        if !head || !chars.all(|c| c.is_ascii_alphanumeric() || c == '_') {
-            let message = format!("{} is no name of a variable", quoted(name));
-            return fail(message, "write ${NAME}, ${NAME:-default} or ${file:path}; `$${` for a literal `${`");
+        let default = match default {
+            None => Default::None,
+            Some(text) => match text.strip_prefix("${random:").and_then(|rest| rest.strip_suffix('}')) {
+                Some(secret) if is_name(secret) => Default::Random(secret),
+                _ if text.contains("${") => {
+                    let message = format!("reference inside the default of {}", quoted(name));
+                    return fail(message, "a default is a literal text, or `${random:name}`");
+                }
+                _ => Default::Text(text),
+            },
+        };
+        if !is_name(name) {
+            return fail(format!("{} is no name of a variable", quoted(name)), FORMS);
         }
         Ok(Self::Env { name, default })
     }
@@ -188,6 +239,14 @@ impl<'t> Reference<'t> {
         match self {
             Self::Env { name, .. } => (*name).to_owned(),
             Self::File { path } => format!("file:{path}"),
+            Self::Random { name } => format!("random:{name}"),
         }
     }
+}
+
+/// Letters, digits and `_`, not beginning with a digit.
+fn is_name(name: &str) -> bool {
+    let mut chars = name.chars();
+    let head = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+    head && chars.all(|c| c.is_ascii_alphanumeric() || c == '_')
 }

@@ -50,6 +50,10 @@ struct Known {
 }
 
 impl Lookup for Known {
+    fn random(&self, name: &str) -> Result<String, String> {
+        Ok(format!("random-{name}"))
+    }
+
     fn env(&self, name: &str) -> Option<String> {
         self.env.get(name).map(|&value| value.to_owned())
     }

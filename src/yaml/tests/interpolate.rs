@@ -29,6 +29,17 @@ fn references_are_replaced() {
 }
 
 #[test]
+fn a_secret_is_made_up_by_name_and_can_be_a_default() {
+    let known = known(&[("SET", "x"), ("EMPTY", "")]);
+    assert_eq!(value("${random:jwt}", &known), "random-jwt");
+    assert_eq!(value("'<${NONE:-${random:jwt}}>'", &known), "<random-jwt>");
+    assert_eq!(value("'${EMPTY:-${random:a}}${SET:-${random:b}}}'", &known), "random-ax}");
+    for bad in ["${random:}", "${random:1x}", "${A:-${random:}}", "${A:-x${random:jwt}}", "${A:-${B:-c}}"] {
+        assert_eq!(problems(&format!("a: '{bad}'"), &known).len(), 1, "{bad}");
+    }
+}
+
+#[test]
 fn all_mistakes_are_reported() {
     let text = "a: ${A}${B}\nb: ['${file:none}', '${', '${1X}', '${A:-${B}}', '${}', '${file:}']\n${K}: x\n";
     assert_eq!(
@@ -38,9 +49,9 @@ fn all_mistakes_are_reported() {
             "1:4 the variable `B` is not set | set B, or write ${B:-default}",
             "2:5 cannot read the file `none`: no such file",
             "2:21 `${` without a closing `}` | write `$${` for a literal `${`",
-            "2:27 `1X` is no name of a variable | write ${NAME}, ${NAME:-default} or ${file:path}; `$${` for a literal `${`",
-            "2:36 reference inside the default of `A` | a default is a literal text",
-            "2:50 `` is no name of a variable | write ${NAME}, ${NAME:-default} or ${file:path}; `$${` for a literal `${`",
+            "2:27 `1X` is no name of a variable | write ${NAME}, ${NAME:-default}, ${file:path} or ${random:name}; `$${` for a literal `${`",
+            "2:36 reference inside the default of `A` | a default is a literal text, or `${random:name}`",
+            "2:50 `` is no name of a variable | write ${NAME}, ${NAME:-default}, ${file:path} or ${random:name}; `$${` for a literal `${`",
             "2:57 `${file:…}` needs the path of a file | write ${file:/run/secrets/name}",
             "3:1 reference in the key `${K}` | `${…}` is replaced in values only",
         ]
@@ -144,6 +155,10 @@ fn no_message_holds_a_substituted_value() {
 fn results_are_bounded() {
     struct Big(usize);
     impl Lookup for Big {
+        fn random(&self, name: &str) -> Result<String, String> {
+            Ok(format!("random-{name}"))
+        }
+
         fn env(&self, _: &str) -> Option<String> {
             Some("x".repeat(self.0))
         }

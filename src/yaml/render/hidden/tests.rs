@@ -3,6 +3,10 @@ use crate::yaml::{FileId, Lookup, Problem, Sources, interpolate, parse};
 struct Env(&'static str);
 
 impl Lookup for Env {
+    fn random(&self, name: &str) -> Result<String, String> {
+        Ok(format!("random-{name}"))
+    }
+
     fn env(&self, _: &str) -> Option<String> {
         Some(self.0.to_owned())
     }

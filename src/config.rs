@@ -52,6 +52,9 @@ pub struct Root {
     pub metrics: Metrics,
     /// How long requests in flight may take to end after SIGTERM. Default 30s.
     pub drain_timeout: Option<Period>,
+    /// Where managed keys, refresh tokens and revocations are kept: `memory` (default), or `{ file: data/tollgate.db }`.
+    #[serde(default)]
+    pub state: State,
     /// Who signs the tokens that are accepted.
     #[serde(default)]
     pub issuers: Named<IssuerSettings>,
@@ -196,6 +199,17 @@ pub enum AccessFormat {
 pub struct Metrics {
     /// Most label combinations; what comes later is counted under `(other)`. Default 10000.
     pub series_max: u32,
+}
+
+/// Where that is kept which outlives a request and a reload.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// In memory: gone when the gateway ends.
+    #[default]
+    Memory,
+    /// A file, relative to `gateway.yaml`; of this gateway alone. The last folder of its path is made when it is not there.
+    File(String),
 }
 
 /// A named set of targets.

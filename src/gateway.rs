@@ -79,6 +79,8 @@ pub struct Settings {
     /// `None`: no access log.
     pub access_log: Option<AccessSettings>,
     pub log: config::Log,
+    /// Where state is kept.
+    pub state: config::State,
 }
 
 impl Settings {
@@ -89,6 +91,7 @@ impl Settings {
             ("threads", self.threads != new.threads),
             ("log", self.log != new.log),
             ("access_log", self.access_log != new.access_log),
+            ("state", self.state != new.state),
         ];
         keys.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
     }

@@ -9,13 +9,14 @@ use tokio::runtime;
 
 use super::EXIT_CONFIGURATION;
 use crate::config::load::Environment;
-use crate::config::{Log, LogFormat};
+use crate::config::{Log, LogFormat, State};
 use crate::gateway::{Services, preview};
 use crate::live::Live;
 use crate::observe::access::{AccessLog, expand_home};
 use crate::observe::log::{self, LogHandle, LogTarget};
 use crate::observe::metrics::Metrics;
 use crate::server;
+use crate::state::{self, Memory, Store};
 
 /// Serves until a signal ends it.
 pub fn run(config: &Path) -> ExitCode {
@@ -23,6 +24,7 @@ pub fn run(config: &Path) -> ExitCode {
     let home = environment.get("HOME").map(PathBuf::from);
     let metrics = Metrics::new(usize::MAX);
     let services = Services::new(Arc::clone(&metrics));
+    let identity = Arc::clone(&services.identity);
     let live = match Live::start(config.to_owned(), environment, services, preview::check_tests) {
         Ok(live) => live,
         Err(problems) => {
@@ -32,7 +34,12 @@ pub fn run(config: &Path) -> ExitCode {
             return ExitCode::from(EXIT_CONFIGURATION);
         }
     };
-    match serve(live, metrics, home.as_deref()) {
+    let opened = open_state(&live.current().settings.state, config);
+    let served = opened.and_then(|store| {
+        identity.attach(store);
+        serve(live, metrics, home.as_deref())
+    });
+    match served {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tollgate: {error:#}");
@@ -55,6 +62,17 @@ fn serve(live: Arc<Live>, metrics: Arc<Metrics>, home: Option<&Path>) -> anyhow:
     // The control thread: signals, reloads, the admin address. Requests are served by the workers.
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(server::run(server::Options { live, metrics, access_log, log }))
+}
+
+/// Opens what outlives a reload. A path is relative to the folder of `gateway.yaml`.
+fn open_state(settings: &State, config: &Path) -> anyhow::Result<Arc<dyn Store>> {
+    Ok(match settings {
+        State::Memory => Arc::new(Memory::new(state::Limits::default())),
+        State::File(file) => {
+            let folder = config.parent().unwrap_or(Path::new(""));
+            Arc::new(state::File::open(&folder.join(file))?)
+        }
+    })
 }
 
 fn open_log(settings: &Log, home: Option<&Path>) -> anyhow::Result<LogHandle> {

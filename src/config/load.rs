@@ -23,7 +23,7 @@ const FILES_MAX: usize = 10_000;
 /// The version of the format that this gateway reads.
 const VERSION: u32 = 1;
 /// The keys a fragment may carry.
-const FRAGMENT_KEYS: [&str; 4] = ["chains", "upstreams", "routes", "tests"];
+const FRAGMENT_KEYS: [&str; 5] = ["consumers", "chains", "upstreams", "routes", "tests"];
 
 /// A configuration as it is written, and the files it came from.
 #[derive(Debug)]
@@ -207,7 +207,7 @@ fn fragment_keys(node: &crate::yaml::Node, problems: &mut Vec<Problem>) {
 }
 
 /// The keys of [`Root`] that a fragment may not carry.
-const ROOT_KEYS: [&str; 13] = [
+const ROOT_KEYS: [&str; 16] = [
     "version",
     "threads",
     "listeners",
@@ -221,6 +221,9 @@ const ROOT_KEYS: [&str; 13] = [
     "access_log",
     "metrics",
     "drain_timeout",
+    "state",
+    "issuers",
+    "roles",
 ];
 
 /// Reads a regular file of bounded size as UTF-8.

@@ -354,6 +354,7 @@ fn settings(root: &Root, problems: &mut Vec<Problem>) -> Option<Settings> {
         drain_timeout: root.drain_timeout.map_or(DRAIN_TIMEOUT, |period| period.0),
         access_log,
         log: root.log.clone(),
+        state: root.state.clone(),
     })
 }
 

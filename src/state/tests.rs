@@ -1,0 +1,70 @@
+//! What every backend has to do, and what each does in its own way.
+
+mod contract;
+mod file;
+mod memory;
+mod model;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use super::expiry::Now;
+use super::{File, Limits, Memory, Space, Store};
+
+const SPACE: Space = Space("test");
+const OTHER: Space = Space("other");
+
+/// A time of day that only moves when it is told to.
+#[derive(Clone)]
+struct Clock(Arc<AtomicU64>);
+
+impl Clock {
+    fn new() -> Self {
+        Self(Arc::new(AtomicU64::new(1_767_268_800_000)))
+    }
+
+    fn now(&self) -> Now {
+        let milliseconds = Arc::clone(&self.0);
+        Arc::new(move || UNIX_EPOCH + Duration::from_millis(milliseconds.load(Ordering::SeqCst)))
+    }
+
+    fn forward(&self, milliseconds: u64) {
+        self.0.fetch_add(milliseconds, Ordering::SeqCst);
+    }
+
+    fn later(&self, milliseconds: u64) -> Option<SystemTime> {
+        Some((self.now())() + Duration::from_millis(milliseconds))
+    }
+}
+
+/// A store to be tested, on a clock that stands still.
+struct Bench {
+    store: Arc<dyn Store>,
+    clock: Clock,
+    _folder: Option<tempfile::TempDir>,
+}
+
+impl Bench {
+    fn memory() -> Self {
+        let clock = Clock::new();
+        Self { store: Arc::new(Memory::with_clock(Limits::default(), clock.now())), clock, _folder: None }
+    }
+
+    fn file() -> Self {
+        let clock = Clock::new();
+        let folder = tempfile::tempdir().unwrap();
+        let store = open(&folder.path().join("state.db"), &clock);
+        Self { store: Arc::new(store), clock, _folder: Some(folder) }
+    }
+}
+
+fn open(path: &Path, clock: &Clock) -> File {
+    File::with_clock(path, clock.now()).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The keys of what is listed.
+async fn keys(store: &dyn Store, after: Option<&str>, limit: usize) -> Vec<String> {
+    store.list(SPACE, after, limit).await.unwrap().into_iter().map(|entry| entry.key).collect()
+}

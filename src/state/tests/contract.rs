@@ -1,0 +1,206 @@
+//! The same tests for every backend.
+
+use std::sync::Arc;
+
+use super::super::{Entry, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use super::{Bench, OTHER, SPACE, keys};
+
+/// Each test, for each backend.
+macro_rules! contract {
+    ($($test:ident),* $(,)?) => {
+        mod memory {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(super::Bench::memory()).await;
+            })*
+        }
+        mod file {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(super::Bench::file()).await;
+            })*
+        }
+    };
+}
+
+contract![
+    what_is_put_is_got,
+    spaces_do_not_meet,
+    insert_takes_only_a_free_place,
+    replace_wants_what_was_expected,
+    take_removes,
+    entries_end_to_the_millisecond,
+    a_replaced_value_ends_when_the_old_one_would_have,
+    a_list_is_ordered_and_goes_on_behind_a_key,
+    what_is_too_large_is_refused,
+    of_a_hundred_inserts_one_wins,
+    of_a_hundred_takes_one_wins,
+    of_a_hundred_replacements_one_wins,
+];
+
+async fn what_is_put_is_got(bench: Bench) {
+    let store = &bench.store;
+    assert_eq!(store.get(SPACE, "a").await.unwrap(), None);
+    store.put(SPACE, "a", b"1".to_vec(), None).await.unwrap();
+    store.put(SPACE, "", vec![0, 255], None).await.unwrap();
+    assert_eq!(store.get(SPACE, "a").await.unwrap().as_deref(), Some(&b"1"[..]));
+    assert_eq!(store.get(SPACE, "").await.unwrap(), Some(vec![0, 255]));
+    store.put(SPACE, "a", Vec::new(), None).await.unwrap();
+    assert_eq!(store.get(SPACE, "a").await.unwrap(), Some(Vec::new()));
+    assert_eq!(store.get(SPACE, "A").await.unwrap(), None);
+    // Text that would mean something in SQL or in a pattern.
+    for odd in ["'; DROP TABLE entries; --", "%", "_", "a\0b", "ü"] {
+        store.put(SPACE, odd, odd.as_bytes().to_vec(), None).await.unwrap();
+        assert_eq!(store.get(SPACE, odd).await.unwrap().as_deref(), Some(odd.as_bytes()));
+    }
+}
+
+async fn spaces_do_not_meet(bench: Bench) {
+    let store = &bench.store;
+    store.put(SPACE, "a", b"1".to_vec(), None).await.unwrap();
+    assert_eq!(store.get(OTHER, "a").await.unwrap(), None);
+    assert!(store.insert(OTHER, "a", b"2".to_vec(), None).await.unwrap());
+    assert_eq!(store.take(OTHER, "a").await.unwrap(), Some(b"2".to_vec()));
+    assert_eq!(store.get(SPACE, "a").await.unwrap(), Some(b"1".to_vec()));
+    assert!(store.list(OTHER, None, 10).await.unwrap().is_empty());
+}
+
+async fn insert_takes_only_a_free_place(bench: Bench) {
+    let store = &bench.store;
+    assert!(store.insert(SPACE, "a", b"1".to_vec(), bench.clock.later(10)).await.unwrap());
+    assert!(!store.insert(SPACE, "a", b"2".to_vec(), None).await.unwrap());
+    assert_eq!(store.get(SPACE, "a").await.unwrap(), Some(b"1".to_vec()));
+    bench.clock.forward(10);
+    assert!(store.insert(SPACE, "a", b"3".to_vec(), None).await.unwrap(), "it has ended");
+    bench.clock.forward(1_000_000);
+    assert_eq!(store.get(SPACE, "a").await.unwrap(), Some(b"3".to_vec()), "the new one has no end");
+}
+
+async fn replace_wants_what_was_expected(bench: Bench) {
+    let store = &bench.store;
+    assert!(!store.replace(SPACE, "a", b"", b"1".to_vec()).await.unwrap(), "there is none");
+    store.put(SPACE, "a", b"1".to_vec(), None).await.unwrap();
+    assert!(!store.replace(SPACE, "a", b"2", b"3".to_vec()).await.unwrap());
+    assert!(store.replace(SPACE, "a", b"1", b"2".to_vec()).await.unwrap());
+    assert!(store.replace(SPACE, "a", b"2", b"2".to_vec()).await.unwrap(), "by the same");
+    assert_eq!(store.get(SPACE, "a").await.unwrap(), Some(b"2".to_vec()));
+}
+
+async fn take_removes(bench: Bench) {
+    let store = &bench.store;
+    assert_eq!(store.take(SPACE, "a").await.unwrap(), None);
+    store.put(SPACE, "a", b"1".to_vec(), bench.clock.later(10)).await.unwrap();
+    assert_eq!(store.take(SPACE, "a").await.unwrap(), Some(b"1".to_vec()));
+    assert_eq!(store.take(SPACE, "a").await.unwrap(), None);
+    assert_eq!(store.get(SPACE, "a").await.unwrap(), None);
+}
+
+async fn entries_end_to_the_millisecond(bench: Bench) {
+    let store = &bench.store;
+    store.put(SPACE, "a", b"1".to_vec(), bench.clock.later(1000)).await.unwrap();
+    store.put(SPACE, "b", b"1".to_vec(), bench.clock.later(0)).await.unwrap();
+    assert_eq!(store.get(SPACE, "b").await.unwrap(), None, "it ended as it began");
+    bench.clock.forward(999);
+    assert!(store.get(SPACE, "a").await.unwrap().is_some());
+    assert_eq!(keys(&**store, None, 10).await, ["a"]);
+    bench.clock.forward(1);
+    assert_eq!(store.get(SPACE, "a").await.unwrap(), None);
+    assert!(keys(&**store, None, 10).await.is_empty());
+    assert!(!store.replace(SPACE, "a", b"1", b"2".to_vec()).await.unwrap());
+    assert_eq!(store.take(SPACE, "a").await.unwrap(), None);
+    store.put(SPACE, "a", b"1".to_vec(), bench.clock.later(5)).await.unwrap();
+    store.put(SPACE, "a", b"2".to_vec(), None).await.unwrap();
+    bench.clock.forward(5);
+    assert_eq!(store.get(SPACE, "a").await.unwrap(), Some(b"2".to_vec()), "the end went with the old value");
+}
+
+async fn a_replaced_value_ends_when_the_old_one_would_have(bench: Bench) {
+    let store = &bench.store;
+    store.put(SPACE, "a", b"1".to_vec(), bench.clock.later(10)).await.unwrap();
+    assert!(store.replace(SPACE, "a", b"1", b"2".to_vec()).await.unwrap());
+    bench.clock.forward(9);
+    assert_eq!(store.get(SPACE, "a").await.unwrap(), Some(b"2".to_vec()));
+    bench.clock.forward(1);
+    assert_eq!(store.get(SPACE, "a").await.unwrap(), None);
+}
+
+async fn a_list_is_ordered_and_goes_on_behind_a_key(bench: Bench) {
+    let store = &bench.store;
+    for number in (0..50).rev() {
+        store.put(SPACE, &format!("{number:02}"), vec![number], None).await.unwrap();
+    }
+    let first = store.list(SPACE, None, 2).await.unwrap();
+    assert_eq!(first, [Entry { key: "00".to_owned(), value: vec![0] }, Entry { key: "01".to_owned(), value: vec![1] }]);
+    assert_eq!(keys(&**store, Some("01"), 2).await, ["02", "03"]);
+    assert_eq!(keys(&**store, Some("01x"), 1).await, ["02"], "behind a key that is not there");
+    assert_eq!(keys(&**store, Some("48"), 10).await, ["49"]);
+    assert!(keys(&**store, Some("49"), 10).await.is_empty());
+    assert_eq!(keys(&**store, None, usize::MAX).await.len(), 50);
+    assert!(keys(&**store, None, 0).await.is_empty());
+}
+
+async fn what_is_too_large_is_refused(bench: Bench) {
+    let store = &bench.store;
+    let key = "k".repeat(KEY_BYTES_MAX);
+    store.put(SPACE, &key, vec![7; VALUE_BYTES_MAX], None).await.unwrap();
+    assert_eq!(store.get(SPACE, &key).await.unwrap().map(|value| value.len()), Some(VALUE_BYTES_MAX));
+    let long = format!("{key}k");
+    assert!(store.put(SPACE, &long, Vec::new(), None).await.is_err());
+    assert!(store.insert(SPACE, &long, Vec::new(), None).await.is_err());
+    for refused in [
+        store.put(SPACE, "a", vec![7; VALUE_BYTES_MAX + 1], None).await,
+        store.insert(SPACE, "a", vec![7; VALUE_BYTES_MAX + 1], None).await.map(|_| ()),
+        store.replace(SPACE, "a", b"", vec![7; VALUE_BYTES_MAX + 1]).await.map(|_| ()),
+    ] {
+        assert!(refused.unwrap_err().to_string().contains("at most"));
+    }
+    assert_eq!(store.get(SPACE, "a").await.unwrap(), None);
+}
+
+const AT_ONCE: u8 = 100;
+
+async fn of_a_hundred_inserts_one_wins(bench: Bench) {
+    let tasks: Vec<_> = (0..AT_ONCE)
+        .map(|number| {
+            let store = Arc::clone(&bench.store);
+            tokio::spawn(async move { (number, store.insert(SPACE, "a", vec![number], None).await.unwrap()) })
+        })
+        .collect();
+    let mut winners = Vec::new();
+    for task in tasks {
+        let (number, won) = task.await.unwrap();
+        winners.extend(won.then_some(number));
+    }
+    assert_eq!(winners.len(), 1);
+    assert_eq!(bench.store.get(SPACE, "a").await.unwrap(), Some(winners));
+}
+
+async fn of_a_hundred_takes_one_wins(bench: Bench) {
+    bench.store.put(SPACE, "a", b"1".to_vec(), None).await.unwrap();
+    let tasks: Vec<_> = (0..AT_ONCE)
+        .map(|_| {
+            let store = Arc::clone(&bench.store);
+            tokio::spawn(async move { store.take(SPACE, "a").await.unwrap() })
+        })
+        .collect();
+    let mut won = 0;
+    for task in tasks {
+        won += u32::from(task.await.unwrap().is_some());
+    }
+    assert_eq!(won, 1);
+}
+
+async fn of_a_hundred_replacements_one_wins(bench: Bench) {
+    bench.store.put(SPACE, "a", b"old".to_vec(), None).await.unwrap();
+    let tasks: Vec<_> = (0..AT_ONCE)
+        .map(|number| {
+            let store = Arc::clone(&bench.store);
+            tokio::spawn(async move { store.replace(SPACE, "a", b"old", vec![number]).await.unwrap() })
+        })
+        .collect();
+    let mut won = 0;
+    for task in tasks {
+        won += u32::from(task.await.unwrap());
+    }
+    assert_eq!(won, 1);
+}

@@ -3,27 +3,32 @@
 //! An [`Identity`] belongs to one snapshot and never changes. What outlives a snapshot (fetched key sets, managed keys,
 //! revocations) is in [`Shared`], which all snapshots of a process have in common.
 
+mod cache;
 mod consumers;
 mod issuers;
+pub mod jwks;
 mod keys;
+mod keyset;
 mod roles;
 mod shared;
+mod token;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::caller::Caller;
+use crate::caller::{Caller, Credential};
 use crate::yaml::Problem;
 
 pub use consumers::{ConsumerSettings, KeySettings};
-pub use issuers::{Issuer, IssuerSettings};
+pub use issuers::{Audience, Issuer, IssuerSettings};
 pub use roles::{RoleSettings, Roles};
 pub use shared::Shared;
 
 /// The consumers, keys, issuers and roles of one snapshot.
 #[derive(Default)]
 pub struct Identity {
-    roles: Roles,
+    roles: Arc<Roles>,
     keys: keys::Keys,
     issuers: issuers::Issuers,
     shared: Arc<Shared>,
@@ -35,6 +40,8 @@ pub struct Written<'a> {
     pub roles: Vec<(&'a crate::yaml::Located<String>, &'a RoleSettings)>,
     pub issuers: Vec<(&'a crate::yaml::Located<String>, &'a IssuerSettings)>,
     pub consumers: Vec<&'a ConsumerSettings>,
+    /// The folder that paths are relative to.
+    pub base: PathBuf,
 }
 
 /// Why a credential is not accepted. The word stands in the audit log and in `tollgate_auth_total`; clients learn less.
@@ -112,15 +119,20 @@ impl Reason {
 impl Identity {
     /// Compiles what is written; `shared` is what all snapshots have in common.
     pub fn compile(written: &Written<'_>, shared: &Arc<Shared>, problems: &mut Vec<Problem>) -> Arc<Self> {
-        let roles = Roles::compile(&written.roles, problems);
+        let roles = Arc::new(Roles::compile(&written.roles, problems));
         let keys = keys::Keys::compile(&written.consumers, &roles, problems);
-        let issuers = issuers::Issuers::compile(&written.issuers, &roles, shared, problems);
+        let issuers = issuers::Issuers::compile(&written.issuers, &written.base, &roles, shared, problems);
         Arc::new(Self { roles, keys, issuers, shared: Arc::clone(shared) })
     }
 
     /// The caller that an API key belongs to.
     pub fn api_key(&self, key: &[u8], now: SystemTime) -> Result<Arc<Caller>, Reason> {
         self.keys.find(key, now)
+    }
+
+    /// The caller that a token speaks for, by the word of one of these issuers.
+    pub fn token(&self, issuers: &[Arc<Issuer>], token: &str, now: SystemTime) -> Result<Arc<Caller>, Reason> {
+        issuers::verify_with(issuers, token, now)
     }
 
     /// An issuer of tokens, by its name in the configuration.
@@ -146,6 +158,10 @@ impl Identity {
     pub fn still_holds(&self, caller: &Caller, now: SystemTime) -> Result<(), Reason> {
         if caller.expires.is_some_and(|expires| expires <= now) {
             return Err(Reason::Expired);
+        }
+        if let Credential::Token { issuer, .. } = &caller.credential {
+            self.issuers.get(issuer).ok_or(Reason::Issuer)?;
+            return if self.shared.is_revoked(caller) { Err(Reason::Revoked) } else { Ok(()) };
         }
         self.keys.still_holds(caller, now)
     }

@@ -8,5 +8,7 @@ use tollgate::cli::{Cli, dispatch};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    // First of all: two providers are linked, and rustls picks none by itself. It fails only where one is installed already.
+    let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
     dispatch(Cli::parse())
 }

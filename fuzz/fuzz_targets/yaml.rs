@@ -3,6 +3,7 @@
 #![no_main]
 
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use libfuzzer_sys::{Corpus, fuzz_target};
@@ -50,11 +51,11 @@ fuzz_target!(|text: &str| -> Corpus {
 
 fn typed(sources: &Sources, node: &Node) {
     match decode::<Root>(node) {
-        Ok(root) => compiled(sources, Config { root, fragments: Vec::new() }),
+        Ok(root) => compiled(sources, Config { root, fragments: Vec::new(), base: PathBuf::new() }),
         Err(problems) => show(sources, &problems),
     }
     match decode::<Fragment>(node) {
-        Ok(fragment) => compiled(sources, Config { root: EMPTY_ROOT.clone(), fragments: vec![fragment] }),
+        Ok(fragment) => compiled(sources, Config { root: EMPTY_ROOT.clone(), fragments: vec![fragment], base: PathBuf::new() }),
         Err(problems) => show(sources, &problems),
     }
 }

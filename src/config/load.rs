@@ -30,6 +30,8 @@ const FRAGMENT_KEYS: [&str; 5] = ["consumers", "chains", "upstreams", "routes", 
 pub struct Config {
     pub root: Root,
     pub fragments: Vec<Fragment>,
+    /// The folder of `gateway.yaml`: paths in it are relative to that.
+    pub base: PathBuf,
 }
 
 /// What came out of reading.
@@ -93,7 +95,7 @@ pub fn load(path: &Path, environment: &Environment, overrides: &Overrides) -> Lo
     }
     let hash = hash(&reading.files);
     let config = match root {
-        Some(root) if reading.problems.is_empty() => Ok(Config { root, fragments }),
+        Some(root) if reading.problems.is_empty() => Ok(Config { root, fragments, base: reading.base.clone() }),
         _ => Err(reading.problems),
     };
     Loaded { sources: reading.sources, files: reading.files, hash, config }

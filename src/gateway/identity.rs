@@ -14,5 +14,5 @@ pub fn identity(config: &Config, shared: &Arc<Shared>, problems: &mut Vec<Proble
     let consumers = all(config, |fragment| &fragment.consumers, &root.consumers);
     let consumers = unique("consumer", consumers.map(|consumer| (&consumer.name, consumer)), problems);
     let consumers = consumers.into_iter().map(|(_, consumer)| consumer).collect();
-    Identity::compile(&Written { roles, issuers, consumers }, shared, problems)
+    Identity::compile(&Written { roles, issuers, consumers, base: config.base.clone() }, shared, problems)
 }

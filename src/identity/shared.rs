@@ -2,12 +2,17 @@
 
 use std::sync::{Arc, OnceLock};
 
+use super::jwks::KeySets;
+use crate::caller::Caller;
 use crate::state::{Store, StoreError};
 
 /// What identity knows beyond one snapshot.
 #[derive(Default)]
 pub struct Shared {
     store: OnceLock<Arc<dyn Store>>,
+    /// Key sets that are fetched.
+    pub key_sets: KeySets,
+    revoked: OnceLock<Box<dyn Fn(&Caller) -> bool + Send + Sync>>,
 }
 
 impl Shared {
@@ -22,5 +27,16 @@ impl Shared {
     /// It is not open: in `tollgate check`, `test` and `explain` it never is.
     pub fn store(&self) -> Result<&Arc<dyn Store>, StoreError> {
         self.store.get().ok_or_else(|| StoreError("it is not open".to_owned()))
+    }
+
+    /// Hands in what knows the tokens that were taken back. It is asked with every request that brings a token, and must
+    /// answer from memory. The first one stays.
+    pub fn revoke_by(&self, revoked: impl Fn(&Caller) -> bool + Send + Sync + 'static) {
+        let _ = self.revoked.set(Box::new(revoked));
+    }
+
+    /// Whether the token of a caller was taken back.
+    pub fn is_revoked(&self, caller: &Caller) -> bool {
+        self.revoked.get().is_some_and(|revoked| revoked(caller))
     }
 }

@@ -1,0 +1,200 @@
+//! Key sets that are fetched, beside the request path.
+//!
+//! A [`Source`] is kept by its URL and shared by all snapshots that name it, so a reload forgets no key. A request only looks
+//! at what is there; when that does not do it says so with [`Source::want`], and the next one may find more. Keys stay in
+//! use while their provider is away or sends something else than a key set.
+
+mod fetch;
+mod follow;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwapOption;
+use reqwest::Url;
+use tokio::sync::{Notify, watch};
+
+use super::keyset::KeySet;
+
+/// Largest key set, in bytes.
+pub const SET_BYTES_MAX: usize = 1024 * 1024;
+
+/// When key sets are fetched.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// Between two fetches, whoever asks: a new key is there within five seconds of its first token.
+    pub cooldown: Duration,
+    /// Between two fetches when nobody asks and the provider does not say.
+    pub refresh: Duration,
+    /// What a provider may say with `Cache-Control: max-age`.
+    pub refresh_min: Duration,
+    pub refresh_max: Duration,
+    /// Longest pause after failures; it doubles from the cooldown on.
+    pub retry_max: Duration,
+    /// For one fetch in all.
+    pub timeout: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            cooldown: Duration::from_secs(4),
+            refresh: Duration::from_secs(5 * 60),
+            refresh_min: Duration::from_secs(60),
+            refresh_max: Duration::from_secs(60 * 60),
+            retry_max: Duration::from_secs(60),
+            timeout: Duration::from_secs(10),
+        }
+    }
+}
+
+/// All key sets that some snapshot needs.
+#[derive(Default)]
+pub struct KeySets {
+    by_url: Mutex<HashMap<Url, Weak<Source>>>,
+    added: Notify,
+    pace: Pace,
+}
+
+/// One key set, where it comes from and how that goes.
+pub struct Source {
+    url: Url,
+    keys: ArcSwapOption<KeySet>,
+    /// Notified when the keys do not do, and when the source is gone.
+    wanted: Arc<Notify>,
+    followed: AtomicBool,
+    /// Whether the first fetch is over.
+    tried: watch::Sender<bool>,
+    state: Mutex<State>,
+    ok: AtomicU64,
+    failed: AtomicU64,
+}
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    /// SHA-256 of the body the keys came from.
+    digest: Option<[u8; 32]>,
+    loaded: Option<SystemTime>,
+    error: Option<String>,
+}
+
+/// How it goes with a [`Source`].
+#[derive(Clone, Debug)]
+pub struct SourceStatus {
+    /// Without its query.
+    pub url: String,
+    /// `None`: none were ever fetched.
+    pub keys: Option<usize>,
+    /// When the keys in use were last found to be the provider's.
+    pub loaded: Option<SystemTime>,
+    /// Why the last fetch failed, if it did.
+    pub error: Option<String>,
+    /// Fetches that brought a key set, since the source is there.
+    pub ok: u64,
+    /// Those that did not.
+    pub failed: u64,
+}
+
+impl KeySets {
+    pub fn with_pace(pace: Pace) -> Self {
+        Self { pace, ..Self::default() }
+    }
+
+    /// The key set at this address. Nothing is fetched before [`KeySets::keep_fetching`] runs.
+    pub fn source(&self, url: &Url) -> Arc<Source> {
+        let mut by_url = self.lock();
+        if let Some(source) = by_url.get(url).and_then(Weak::upgrade) {
+            return source;
+        }
+        by_url.retain(|_, source| source.strong_count() > 0);
+        let source = Arc::new(Source {
+            url: url.clone(),
+            keys: ArcSwapOption::empty(),
+            wanted: Arc::default(),
+            followed: AtomicBool::new(false),
+            tried: watch::Sender::new(false),
+            state: Mutex::default(),
+            ok: AtomicU64::new(0),
+            failed: AtomicU64::new(0),
+        });
+        by_url.insert(url.clone(), Arc::downgrade(&source));
+        drop(by_url);
+        self.added.notify_one();
+        source
+    }
+
+    /// Fetches all key sets again and again, those that are added later too. Runs until it is dropped.
+    pub async fn keep_fetching(&self) {
+        loop {
+            let added = self.all().into_iter().filter(|source| !source.followed.swap(true, Ordering::AcqRel));
+            for source in added {
+                tokio::spawn(follow::follow(Arc::downgrade(&source), self.pace));
+            }
+            self.added.notified().await;
+        }
+    }
+
+    /// Waits until each key set was tried to be fetched once, for at most `patience`.
+    pub async fn tried(&self, patience: Duration) {
+        let all = self.all();
+        let tried = all.iter().map(|source| async {
+            let _ = source.tried.subscribe().wait_for(|tried| *tried).await;
+        });
+        let _ = tokio::time::timeout(patience, futures_util::future::join_all(tried)).await;
+    }
+
+    fn all(&self) -> Vec<Arc<Source>> {
+        self.lock().values().filter_map(Weak::upgrade).collect()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<Url, Weak<Source>>> {
+        self.by_url.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Source {
+    /// The keys as they were last fetched.
+    pub fn keys(&self) -> Option<Arc<KeySet>> {
+        self.keys.load_full()
+    }
+
+    /// Says that the keys there are do not do. They are fetched again, unless that was just done; nobody waits for it.
+    pub fn want(&self) {
+        self.wanted.notify_one();
+    }
+
+    pub fn status(&self) -> SourceStatus {
+        let State { loaded, error, .. } = self.state().clone();
+        SourceStatus {
+            url: shown(&self.url),
+            keys: self.keys.load().as_ref().map(|keys| keys.len()),
+            loaded,
+            error,
+            ok: self.ok.load(Ordering::Relaxed),
+            failed: self.failed.load(Ordering::Relaxed),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Source {
+    fn drop(&mut self) {
+        self.wanted.notify_one();
+    }
+}
+
+/// The address without its query, which may hold a credential.
+fn shown(url: &Url) -> String {
+    let mut url = url.clone();
+    url.set_query(None);
+    url.set_fragment(None);
+    url.to_string()
+}
+
+#[cfg(test)]
+mod tests;

@@ -34,8 +34,9 @@ pub struct Caller {
 /// How the caller proved who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
-    /// An API key, by its id. A managed one lives in the state store, any other in the configuration.
-    Key { id: Arc<str>, managed: bool },
+    /// An API key, by its id. A managed one lives in the state store, any other in the configuration. `version` tells it
+    /// from another key that takes its place under the same id.
+    Key { id: Arc<str>, managed: bool, version: u64 },
     /// A token, by the name of its issuer in the configuration and its own id (`jti`).
     Token { issuer: Arc<str>, id: Option<Box<str>> },
     /// A client certificate, by the SHA-256 of it in hexadecimal digits.

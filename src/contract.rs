@@ -172,6 +172,11 @@ impl Compiler {
         self.problems.push(problem);
     }
 
+    /// Notes that the route must have a path parameter of this name.
+    pub fn path_parameter(&mut self, name: &str) {
+        self.path_parameters.push(Located { value: name.to_owned(), place: self.place() });
+    }
+
     /// Parses a template and notes which path parameters it needs.
     pub fn template(&mut self, text: &Located<String>) -> Option<Template> {
         match Template::parse(text) {

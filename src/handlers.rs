@@ -3,6 +3,7 @@
 //! A handler is one file in `handlers/`: reference page, settings, behaviour, tests. Adding one takes that file and two lines
 //! here: its `mod` and its row. `upstream: NAME` is the handler that forwards, and the only one that is not in the table.
 
+mod api_keys;
 mod health;
 mod redirect;
 mod respond;
@@ -19,6 +20,7 @@ use crate::yaml::Node;
 /// Every handler that answers itself, by the name it has in YAML.
 #[rustfmt::skip]
 pub static HANDLERS: &[Entry] = &[
+    Entry::of::<api_keys::ApiKeysSettings>(),
     Entry::of::<health::HealthSettings>(),
     Entry::of::<redirect::RedirectSettings>(),
     Entry::of::<respond::RespondSettings>(),

@@ -5,10 +5,13 @@
 
 mod cache;
 mod consumers;
+mod digest;
 mod issuers;
 pub mod jwks;
 mod keys;
 mod keyset;
+pub mod managed;
+mod new_key;
 mod roles;
 mod shared;
 mod token;
@@ -20,8 +23,12 @@ use std::time::SystemTime;
 use crate::caller::{Caller, Credential};
 use crate::yaml::Problem;
 
-pub use consumers::{ConsumerSettings, KeySettings};
+pub use consumers::{Consumer, ConsumerSettings, KeySettings, SCOPES_MAX, scope_problem};
+pub use digest::{Digest, KEY_BYTES_MAX};
 pub use issuers::{Audience, Issuer, IssuerSettings};
+pub use keys::parse_time;
+pub use managed::ManagedKeys;
+pub use new_key::{NewKey, PREFIX_CHARS_MAX, is_prefix, random_text, visible_part};
 pub use roles::{RoleSettings, Roles};
 pub use shared::Shared;
 
@@ -32,6 +39,8 @@ pub struct Identity {
     keys: keys::Keys,
     issuers: issuers::Issuers,
     shared: Arc<Shared>,
+    /// Tells it from every other one with the same `shared`.
+    generation: u64,
 }
 
 /// What is written about identity in all files of a configuration.
@@ -122,12 +131,36 @@ impl Identity {
         let roles = Arc::new(Roles::compile(&written.roles, problems));
         let keys = keys::Keys::compile(&written.consumers, &roles, problems);
         let issuers = issuers::Issuers::compile(&written.issuers, &written.base, &roles, shared, problems);
-        Arc::new(Self { roles, keys, issuers, shared: Arc::clone(shared) })
+        let generation = shared.next_generation();
+        Arc::new(Self { roles, keys, issuers, shared: Arc::clone(shared), generation })
     }
 
-    /// The caller that an API key belongs to.
+    /// The caller that an API key belongs to: one of the configuration, else a managed one. Any text of 1 to
+    /// [`KEY_BYTES_MAX`] bytes may be a key; what it costs to find does not depend on how many there are.
+    ///
+    /// # Errors
+    /// `Malformed`, `Unknown`, `Expired`, `Disabled`; `KeysUnavailable` while managed keys could not be read yet.
     pub fn api_key(&self, key: &[u8], now: SystemTime) -> Result<Arc<Caller>, Reason> {
-        self.keys.find(key, now)
+        let digest = Digest::of(key).ok_or(Reason::Malformed)?;
+        match self.keys.find(&digest, now) {
+            Some(found) => found,
+            None => self.shared.managed().find(&digest, self, now),
+        }
+    }
+
+    /// Whether the configuration has a consumer of this name.
+    pub fn has_consumer(&self, name: &str) -> bool {
+        self.keys.has_consumer(name)
+    }
+
+    /// How many API keys the configuration has.
+    pub fn keys_count(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Tells this snapshot's from every other one.
+    fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// The caller that a token speaks for, by the word of one of these issuers.
@@ -159,10 +192,14 @@ impl Identity {
         if caller.expires.is_some_and(|expires| expires <= now) {
             return Err(Reason::Expired);
         }
-        if let Credential::Token { issuer, .. } = &caller.credential {
-            self.issuers.get(issuer).ok_or(Reason::Issuer)?;
-            return if self.shared.is_revoked(caller) { Err(Reason::Revoked) } else { Ok(()) };
+        match &caller.credential {
+            Credential::Key { id, managed: false, version } => self.keys.still_holds(id, *version, now),
+            Credential::Key { id, managed: true, version } => self.shared.managed().still_holds(id, *version, now),
+            Credential::Token { issuer, .. } => {
+                self.issuers.get(issuer).ok_or(Reason::Issuer)?;
+                if self.shared.is_revoked(caller) { Err(Reason::Revoked) } else { Ok(()) }
+            }
+            Credential::Certificate { .. } => Ok(()),
         }
-        self.keys.still_holds(caller, now)
     }
 }

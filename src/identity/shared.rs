@@ -1,8 +1,10 @@
 //! What all snapshots of a process have in common.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use super::jwks::KeySets;
+use super::managed::ManagedKeys;
 use crate::caller::Caller;
 use crate::state::{Store, StoreError};
 
@@ -13,12 +15,15 @@ pub struct Shared {
     /// Key sets that are fetched.
     pub key_sets: KeySets,
     revoked: OnceLock<Box<dyn Fn(&Caller) -> bool + Send + Sync>>,
+    managed: ManagedKeys,
+    generations: AtomicU64,
 }
 
 impl Shared {
     /// Hands in the state store, once it is open. The first one stays.
     pub fn attach(&self, store: Arc<dyn Store>) {
         let _ = self.store.set(store);
+        self.managed.expect_keys();
     }
 
     /// The state store.
@@ -38,5 +43,15 @@ impl Shared {
     /// Whether the token of a caller was taken back.
     pub fn is_revoked(&self, caller: &Caller) -> bool {
         self.revoked.get().is_some_and(|revoked| revoked(caller))
+    }
+
+    /// The keys that are kept in the state store.
+    pub fn managed(&self) -> &ManagedKeys {
+        &self.managed
+    }
+
+    /// A number for the next snapshot; 0 is that of none.
+    pub(super) fn next_generation(&self) -> u64 {
+        self.generations.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
 }

@@ -42,8 +42,20 @@ text_type!(Secret, "Secret", expected: "a secret",
     pattern: ".+", description: "A secret, best as ${NAME} or ${file:/run/secrets/name}");
 /// Whether a key, field or parameter of this name is likely to hold a credential: its value is not shown to people.
 pub fn names_credential(name: &str) -> bool {
-    const PARTS: [&str; 10] =
-        ["secret", "passw", "passphrase", "token", "key", "hmac", "credential", "authorization", "signature", "cookie"];
+    // `sha256` stands for a key, and is where a key itself is pasted by mistake.
+    const PARTS: [&str; 11] = [
+        "secret",
+        "passw",
+        "passphrase",
+        "token",
+        "key",
+        "hmac",
+        "credential",
+        "authorization",
+        "signature",
+        "cookie",
+        "sha256",
+    ];
     let name = name.to_lowercase();
     PARTS.iter().any(|part| name.contains(part))
 }

@@ -143,9 +143,7 @@ fn texts(value: Option<&Value>, split: fn(&str) -> Vec<&str>) -> Result<Box<[Box
     match value {
         None => Ok(Box::default()),
         Some(Value::String(one)) => Ok(split(one).into_iter().map(Box::from).collect()),
-        Some(Value::Array(all)) => {
-            all.iter().map(|one| one.as_str().map(Box::from).ok_or(Reason::Claims)).collect()
-        }
+        Some(Value::Array(all)) => all.iter().map(|one| one.as_str().map(Box::from).ok_or(Reason::Claims)).collect(),
         Some(_) => Err(Reason::Claims),
     }
 }

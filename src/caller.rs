@@ -3,6 +3,9 @@
 //! A [`Caller`] is made once for each key when the configuration is compiled and once for each token when it is first
 //! verified; a request only holds a reference to it.
 
+mod certificate;
+
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -12,6 +15,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::head::HeaderValue;
+
+pub use certificate::{ClientCertificate, SubjectName};
 
 /// An authenticated caller.
 #[derive(Clone, Debug)]
@@ -31,6 +36,26 @@ pub struct Caller {
     pub fields: CallerFields,
 }
 
+impl Caller {
+    /// What the token says of `name`: the member of that name, or else the one that it is the path of
+    /// (`realm_access.roles`).
+    pub fn claim(&self, name: &str) -> Option<&Value> {
+        self.claims.get(name).or_else(|| {
+            let (first, path) = name.split_once('.')?;
+            path.split('.').try_fold(self.claims.get(first)?, |value, member| value.as_object()?.get(member))
+        })
+    }
+}
+
+/// A claim as text: a string as it is, anything else in JSON; nothing for `null`.
+pub fn claim_text(claim: &Value) -> Option<Cow<'_, str>> {
+    match claim {
+        Value::Null => None,
+        Value::String(text) => Some(Cow::Borrowed(text)),
+        other => Some(Cow::Owned(other.to_string())),
+    }
+}
+
 /// How the caller proved who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
@@ -39,8 +64,8 @@ pub enum Credential {
     Key { id: Arc<str>, managed: bool, version: u64 },
     /// A token, by the name of its issuer in the configuration and its own id (`jti`).
     Token { issuer: Arc<str>, id: Option<Box<str>> },
-    /// A client certificate, by the SHA-256 of it in hexadecimal digits.
-    Certificate { sha256: Box<str> },
+    /// A client certificate.
+    Certificate(Arc<ClientCertificate>),
 }
 
 impl Credential {
@@ -49,7 +74,16 @@ impl Credential {
         match self {
             Self::Key { .. } => "api_key",
             Self::Token { .. } => "jwt",
-            Self::Certificate { .. } => "mtls",
+            Self::Certificate(_) => "mtls",
+        }
+    }
+
+    /// What it is called in logs; a token need not have a name.
+    pub fn id(&self) -> Option<&str> {
+        match self {
+            Self::Key { id, .. } => Some(id),
+            Self::Token { id, .. } => id.as_deref(),
+            Self::Certificate(certificate) => Some(&certificate.sha256),
         }
     }
 }
@@ -66,6 +100,18 @@ pub enum Level {
     /// Another service.
     Service,
     Admin,
+}
+
+impl Level {
+    /// The word for it in the configuration, in logs and to services.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Public => "public",
+            Self::User => "user",
+            Self::Service => "service",
+            Self::Admin => "admin",
+        }
+    }
 }
 
 /// Name, roles and scopes, ready to be sent.
@@ -159,6 +205,33 @@ mod tests {
         assert!(fields("a\r\nb", "user", "s").is_none());
         assert!(fields("a", "user,admin", "s").is_none());
         assert!(fields("a", "user", "s admin").is_none());
+    }
+
+    #[test]
+    fn a_claim_is_found_by_its_name_or_its_path() {
+        let claims = serde_json::json!({
+            "sub": "me", "a": {"b": {"c": [1, "x"]}, "d": null}, "a.b": true, "https://t.example/id": 7
+        });
+        let Value::Object(claims) = claims else { unreachable!() };
+        let fields = CallerFields::new("me", &[], &Scopes::default()).unwrap();
+        let caller = Caller {
+            name: "me".into(),
+            credential: Credential::Token { issuer: "main".into(), id: None },
+            level: Level::User,
+            roles: Box::default(),
+            scopes: Scopes::default(),
+            claims,
+            expires: None,
+            fields,
+        };
+        let text = |name: &str| caller.claim(name).and_then(claim_text).map(Cow::into_owned);
+        assert_eq!(text("sub").as_deref(), Some("me"));
+        assert_eq!(text("a.b").as_deref(), Some("true"), "a member of that name comes first");
+        assert_eq!(text("a.b.c").as_deref(), Some(r#"[1,"x"]"#));
+        assert_eq!(text("https://t.example/id").as_deref(), Some("7"));
+        for absent in ["a.d", "a.x", "sub.x", "a.b.c.0", "", "."] {
+            assert_eq!(text(absent), None, "{absent}");
+        }
     }
 
     #[test]

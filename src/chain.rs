@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::context::Context;
-use crate::contract::{AsyncFilter, Hooks, Step, Verdict};
+use crate::contract::{AsyncFilter, Calling, Hooks, Step, Verdict};
 use crate::head::{RequestHead, ResponseHead};
 use crate::yaml::Place;
 
@@ -15,6 +15,7 @@ pub struct Link {
     pub place: Place,
     /// The chain it was taken from by `use`, or `defaults`.
     pub via: Option<Arc<str>>,
+    pub calling: Calling,
     hooks: Hooks,
     step: Step,
 }
@@ -25,7 +26,13 @@ impl Link {
             Step::Sync(filter) => filter.hooks(),
             Step::Async(_) => Hooks::REQUEST,
         };
-        Self { name, place, via, hooks, step }
+        Self { name, place, via, calling: Calling::Nothing, hooks, step }
+    }
+
+    /// The same, of a filter that has to do with who calls.
+    #[must_use]
+    pub fn with_calling(self, calling: Calling) -> Self {
+        Self { calling, ..self }
     }
 
     pub fn hooks(&self) -> Hooks {

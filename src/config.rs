@@ -47,6 +47,9 @@ pub struct Root {
     /// The access log; default: JSON to standard output. `access_log: { to: none }` switches it off.
     #[serde(default)]
     pub access_log: AccessLog,
+    /// The audit log; default: none.
+    #[serde(default)]
+    pub audit_log: AuditLog,
     /// Bounds of `/metrics`.
     #[serde(default)]
     pub metrics: Metrics,
@@ -96,11 +99,51 @@ pub struct Fragment {
     pub tests: Vec<Test>,
 }
 
-/// An address where clients connect: HTTP/1.1, and HTTP/2 with prior knowledge.
+/// An address where clients connect: HTTP/1.1, and HTTP/2 with prior knowledge or, with `tls`, as agreed by ALPN.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Listener {
     /// `0.0.0.0:8000`, `[::]:8000`.
     pub bind: Located<Bind>,
+    /// TLS 1.2 and 1.3. Without it the listener speaks plain HTTP.
+    pub tls: Option<Tls>,
+}
+
+/// TLS of a listener. Files are PEM, named relative to gateway.yaml; a change in one is a reload.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Tls {
+    /// Chosen by the name that the client asks for (SNI) among the DNS names of each; the first one for all other names.
+    pub certificates: Located<Vec<Certificate>>,
+    /// Certificates of the authorities that issue those of clients.
+    pub client_ca: Option<Located<String>>,
+    /// Whether a client has to have a certificate. Default: `required` with `client_ca`, otherwise `none`.
+    pub client_auth: Option<Located<ClientAuth>>,
+}
+
+/// A certificate of a listener.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+pub struct Certificate {
+    /// The certificate, then those that lead to its authority.
+    pub cert: Located<String>,
+    /// Its private key, without a password.
+    pub key: Located<String>,
+}
+
+/// Whether a client has to have a certificate.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ClientAuth {
+    /// It is not asked for one.
+    None,
+    /// It may do without; one that it sends has to be right.
+    Optional,
+    Required,
+}
+
+impl Tls {
+    /// Every file it names.
+    pub fn files(&self) -> impl Iterator<Item = &Located<String>> {
+        self.certificates.value.iter().flat_map(|pair| [&pair.cert, &pair.key]).chain(&self.client_ca)
+    }
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -192,6 +235,28 @@ pub enum AccessFormat {
     Json,
     /// The combined format of Apache and nginx.
     Combined,
+}
+
+/// The audit log: one line for each decision on who calls, and whether they may.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct AuditLog {
+    /// `none`, `stdout`, or a file; reopened on SIGUSR1. `~` is the home folder. Default none.
+    pub to: String,
+    /// A file is rotated when it is larger. Default 100MiB.
+    pub rotate: Size,
+    /// Rotated files that are kept. Default 5.
+    pub keep: u16,
+    /// `all` (default) decisions, or only those that `denied` something.
+    pub only: AuditOnly,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum AuditOnly {
+    #[default]
+    All,
+    Denied,
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -437,6 +502,12 @@ impl Default for Log {
 impl Default for AccessLog {
     fn default() -> Self {
         Self { format: AccessFormat::default(), to: "stdout".to_owned(), rotate: Size(100 * 1024 * 1024), keep: 5 }
+    }
+}
+
+impl Default for AuditLog {
+    fn default() -> Self {
+        Self { to: "none".to_owned(), rotate: Size(100 * 1024 * 1024), keep: 5, only: AuditOnly::default() }
     }
 }
 

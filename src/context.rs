@@ -4,7 +4,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::caller::Caller;
+use smallvec::SmallVec;
+
+use crate::caller::{Caller, ClientCertificate};
 use crate::head::HeaderValue;
 
 /// The context of one request, from its first byte to its last log line.
@@ -25,8 +27,17 @@ pub struct Context {
     pub captures: Captures,
     /// The request is a CORS preflight that stands for the method of the matched route.
     pub preflight: bool,
+    /// What the client proved on its connection, verified against `client_ca` of the listener. `None`: it sent none.
+    pub certificate: Option<Arc<ClientCertificate>>,
     /// Who calls, once an `auth` filter knows.
     pub caller: Option<Arc<Caller>>,
+    /// The values of `WWW-Authenticate` that an `auth` filter left for the filters behind it, when nobody had to say who
+    /// they are and nobody did.
+    pub challenges: Option<Arc<[HeaderValue]>>,
+    /// What filters decided about the caller, in order: for the audit log and the metric.
+    pub decisions: SmallVec<[Decision; 2]>,
+    /// When an upgraded connection has to end because of its caller.
+    pub close_on: CloseOn,
     /// When the head was complete.
     pub started: Instant,
 }
@@ -43,9 +54,40 @@ impl Context {
             route: Arc::from(""),
             captures: Captures::default(),
             preflight: false,
+            certificate: None,
             caller: None,
+            challenges: None,
+            decisions: SmallVec::new(),
+            close_on: CloseOn::default(),
             started,
         }
+    }
+}
+
+/// What a filter decided about who calls. All texts are constants of the program.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// The filter.
+    pub by: &'static str,
+    pub allowed: bool,
+    /// Kind of the credential: `api_key`, `jwt`, `mtls`, or `none`.
+    pub kind: &'static str,
+    /// Why; `ok` when there is nothing to say.
+    pub reason: &'static str,
+}
+
+/// What ends a WebSocket that is open. Written by the filter that lets the request in, kept by the engine.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CloseOn {
+    /// The credential of the caller expires.
+    pub token_expiry: bool,
+    /// The credential of the caller is revoked, or the configuration does not know it any more.
+    pub key_revoked: bool,
+}
+
+impl CloseOn {
+    pub fn any(self) -> bool {
+        self.token_expiry || self.key_revoked
     }
 }
 

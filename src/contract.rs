@@ -138,7 +138,20 @@ pub struct Compiler {
     problems: Vec<Problem>,
     path_parameters: Vec<Located<String>>,
     guarded: Vec<HeaderName>,
+    hidden: Vec<Box<str>>,
+    calling: Calling,
     identity: Arc<Identity>,
+}
+
+/// What a filter has to do with who calls.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Calling {
+    #[default]
+    Nothing,
+    /// It finds out.
+    Finds,
+    /// It has to know: some filter before it must find out.
+    Needs,
 }
 
 impl Compiler {
@@ -155,6 +168,16 @@ impl Compiler {
     /// Keeps a field for the gateway: what clients send under this name is removed on every route, in every spelling.
     pub fn guard(&mut self, field: HeaderName) {
         self.guarded.push(field);
+    }
+
+    /// Keeps the values of a query parameter out of logs, on every route.
+    pub fn hide(&mut self, parameter: &str) {
+        self.hidden.push(parameter.into());
+    }
+
+    /// Says what it has to do with who calls. A chain that cannot work is then refused.
+    pub fn calling(&mut self, calling: Calling) {
+        self.calling = calling;
     }
 
     /// Where the filter or handler stands: the place of a problem that no single setting has.
@@ -221,7 +244,13 @@ impl Compiler {
 
     /// What building it came to.
     pub fn finish(self) -> Findings {
-        Findings { problems: self.problems, path_parameters: self.path_parameters, guarded: self.guarded }
+        Findings {
+            problems: self.problems,
+            path_parameters: self.path_parameters,
+            guarded: self.guarded,
+            hidden: self.hidden,
+            calling: self.calling,
+        }
     }
 }
 
@@ -232,6 +261,9 @@ pub struct Findings {
     pub path_parameters: Vec<Located<String>>,
     /// Fields that clients may not send.
     pub guarded: Vec<HeaderName>,
+    /// Query parameters that no log shows.
+    pub hidden: Vec<Box<str>>,
+    pub calling: Calling,
 }
 
 /// Why a field belongs to the gateway alone, when it does.

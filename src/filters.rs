@@ -4,9 +4,11 @@
 //! here: its `mod` and its row.
 
 mod allow_ips;
+mod auth;
 mod cors;
 mod fault;
 mod headers;
+mod require;
 mod rewrite;
 mod security_headers;
 
@@ -16,9 +18,11 @@ use crate::contract::Entry;
 #[rustfmt::skip]
 pub static FILTERS: &[Entry] = &[
     Entry::of::<allow_ips::AllowIpsSettings>(),
+    Entry::of::<auth::AuthSettings>(),
     Entry::of::<cors::CorsSettings>(),
     Entry::of::<fault::FaultSettings>(),
     Entry::of::<headers::HeadersSettings>(),
+    Entry::of::<require::RequireSettings>(),
     Entry::of::<rewrite::RewriteSettings>(),
     Entry::of::<security_headers::SecurityHeadersSettings>(),
 ];

@@ -1,9 +1,11 @@
 //! The snapshot: one compiled, immutable configuration. A request keeps the one it started with to its end.
 
+mod callers;
 mod chains;
 mod compile;
 mod expectations;
 mod identity;
+mod listeners;
 mod matching;
 pub mod preview;
 #[cfg(test)]
@@ -22,7 +24,8 @@ use crate::context::{self, Context};
 use crate::handlers::Action;
 use crate::head::{Method, RequestHead};
 use crate::identity::{Identity, Shared};
-use crate::observe::access::AccessSettings;
+use crate::observe::access::{AccessSettings, Hidden};
+use crate::observe::audit::AuditSettings;
 use crate::observe::metrics::{Metrics, RouteMetrics};
 use crate::reply::{Code, ErrorStyle, Rejection};
 use crate::route::{Captures, Found, Table};
@@ -30,6 +33,7 @@ use crate::upstream::Upstream;
 use crate::yaml::{Place, Sources};
 
 pub use compile::compile;
+pub use listeners::{Listener, Tls};
 
 /// What all snapshots of a process have in common.
 #[derive(Clone)]
@@ -58,6 +62,8 @@ pub struct Gateway {
     pub identity: Arc<Identity>,
     /// Fields that only the gateway may set.
     pub guarded: Guarded,
+    /// Query parameters whose values no log shows.
+    pub hidden: Hidden,
     table: Table,
     routes: Vec<Arc<Route>>,
     /// Stands for what no route matches: only the default filters.
@@ -68,7 +74,7 @@ pub struct Gateway {
 /// What belongs to the gateway as a whole.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    pub listeners: Vec<SocketAddr>,
+    pub listeners: Vec<Listener>,
     pub admin: Option<SocketAddr>,
     /// Worker threads; fixed at start.
     pub threads: usize,
@@ -78,6 +84,8 @@ pub struct Settings {
     pub drain_timeout: Duration,
     /// `None`: no access log.
     pub access_log: Option<AccessSettings>,
+    /// `None`: no audit log.
+    pub audit_log: Option<AuditSettings>,
     pub log: config::Log,
     /// Where state is kept.
     pub state: config::State,
@@ -91,6 +99,7 @@ impl Settings {
             ("threads", self.threads != new.threads),
             ("log", self.log != new.log),
             ("access_log", self.access_log != new.access_log),
+            ("audit_log", self.audit_log != new.audit_log),
             ("state", self.state != new.state),
         ];
         keys.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()
@@ -150,6 +159,8 @@ impl Gateway {
         match found {
             Found::Route(index) => match self.routes.get(index) {
                 Some(route) => {
+                    // One that the route names itself is answered by the same filter: those before it have to know.
+                    context.preflight |= route.chain.takes_preflight() && preflight_for(request).is_some();
                     route.enter(request, &captures, context);
                     Matched::Route(route)
                 }

@@ -4,6 +4,7 @@
 //! revocations) is in [`Shared`], which all snapshots of a process have in common.
 
 mod cache;
+mod certificates;
 mod consumers;
 mod digest;
 mod issuers;
@@ -12,6 +13,7 @@ mod keys;
 mod keyset;
 pub mod managed;
 mod new_key;
+pub mod presented;
 mod roles;
 mod shared;
 mod token;
@@ -20,16 +22,17 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use crate::caller::{Caller, Credential};
+use crate::caller::{Caller, ClientCertificate, Credential};
 use crate::yaml::Problem;
 
+pub use certificates::CertificateSettings;
 pub use consumers::{Consumer, ConsumerSettings, KeySettings, SCOPES_MAX, scope_problem};
 pub use digest::{Digest, KEY_BYTES_MAX};
 pub use issuers::{Audience, Issuer, IssuerSettings};
 pub use keys::parse_time;
 pub use managed::ManagedKeys;
 pub use new_key::{NewKey, PREFIX_CHARS_MAX, is_prefix, random_text, visible_part};
-pub use roles::{RoleSettings, Roles};
+pub use roles::{RoleSettings, Roles, check_scope};
 pub use shared::Shared;
 
 /// The consumers, keys, issuers and roles of one snapshot.
@@ -37,6 +40,7 @@ pub use shared::Shared;
 pub struct Identity {
     roles: Arc<Roles>,
     keys: keys::Keys,
+    certificates: certificates::Certificates,
     issuers: issuers::Issuers,
     shared: Arc<Shared>,
     /// Tells it from every other one with the same `shared`.
@@ -131,8 +135,9 @@ impl Identity {
         let roles = Arc::new(Roles::compile(&written.roles, problems));
         let keys = keys::Keys::compile(&written.consumers, &roles, problems);
         let issuers = issuers::Issuers::compile(&written.issuers, &written.base, &roles, shared, problems);
+        let certificates = certificates::Certificates::compile(&written.consumers, &roles, problems);
         let generation = shared.next_generation();
-        Arc::new(Self { roles, keys, issuers, shared: Arc::clone(shared), generation })
+        Arc::new(Self { roles, keys, certificates, issuers, shared: Arc::clone(shared), generation })
     }
 
     /// The caller that an API key belongs to: one of the configuration, else a managed one. Any text of 1 to
@@ -168,6 +173,11 @@ impl Identity {
         issuers::verify_with(issuers, token, now)
     }
 
+    /// The caller that a client certificate belongs to. That it was issued by a `client_ca` the listener has seen to.
+    pub fn certificate(&self, certificate: &Arc<ClientCertificate>, now: SystemTime) -> Result<Arc<Caller>, Reason> {
+        self.certificates.find(certificate, now)
+    }
+
     /// An issuer of tokens, by its name in the configuration.
     pub fn issuer(&self, name: &str) -> Option<&Arc<Issuer>> {
         self.issuers.get(name)
@@ -199,7 +209,7 @@ impl Identity {
                 self.issuers.get(issuer).ok_or(Reason::Issuer)?;
                 if self.shared.is_revoked(caller) { Err(Reason::Revoked) } else { Ok(()) }
             }
-            Credential::Certificate { .. } => Ok(()),
+            Credential::Certificate(certificate) => self.certificates.still_holds(certificate, caller, now),
         }
     }
 }

@@ -36,6 +36,8 @@ pub mod client;
 
 pub mod observe;
 
+pub mod lines;
+
 pub mod template;
 
 pub mod reply;

@@ -53,11 +53,14 @@ pub struct Live {
 }
 
 /// The files behind the snapshot in use.
+#[derive(Clone)]
 struct Running {
     /// Their texts: what a file falls back to.
     texts: HashMap<PathBuf, String>,
     /// The folders of `include`.
     folders: BTreeSet<PathBuf>,
+    /// Certificates and keys.
+    attached: Vec<PathBuf>,
     /// What was looked at by the last reload, whether or not it was applied.
     scope: Scope,
     contents: Contents,
@@ -116,7 +119,8 @@ impl Live {
     ) -> Result<Arc<Self>, Vec<String>> {
         let build = Build { path, environment, services, check };
         let made = build.make(&Overrides::new(), None).map_err(|failed| failed.rendered())?;
-        let scope = Scope::of(&build.path, made.texts(), made.folders.clone());
+        let mut scope = Scope::of(&build.path, made.texts(), made.folders.clone());
+        scope.values.extend(made.attached.iter().cloned());
         let contents = Contents::read(&scope).with_texts(made.texts());
         let (gateway, running) = made.into_running(scope, contents);
         let report = Report::started(&gateway, &running, &build.path, &build.services.metrics);
@@ -211,8 +215,7 @@ impl Live {
         match made.filter(|_| effect != Effect::Unchanged) {
             Some(made) => self.swap(running, made, scope, contents).await,
             None => {
-                let (texts, folders) = (running.texts.clone(), running.folders.clone());
-                *running = Arc::new(Running { texts, folders, scope, contents });
+                *running = Arc::new(Running { scope, contents, ..Running::clone(running) });
             }
         }
         if effect == Effect::Unchanged {

@@ -4,5 +4,6 @@
 //! it waits for a disk or for another core on the path of a request.
 
 pub mod access;
+pub mod audit;
 pub mod log;
 pub mod metrics;

@@ -6,6 +6,7 @@
 mod admit;
 mod alarm;
 mod answer;
+mod audit;
 mod connection;
 mod edge;
 mod exchange;
@@ -16,5 +17,7 @@ mod held;
 mod peer;
 mod phases;
 mod report;
+mod socket;
+mod tenure;
 
 pub use connection::{Engine, EngineOptions, unread_reply};

@@ -7,6 +7,8 @@
 //! or, with `errors: problem`, `application/problem+json` ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)). Codes are
 //! stable: the same word stands in the body, in the access log and in `tollgate_refused_total`.
 
+pub mod websocket;
+
 use std::borrow::Cow;
 
 use bytes::Bytes;
@@ -54,6 +56,7 @@ codes! {
     BAD_GATEWAY, BAD_GATEWAY, "the service could not be reached, or answered with something that is not HTTP";
     UPSTREAM_UNAVAILABLE, SERVICE_UNAVAILABLE, "no target of the upstream is known to be usable";
     OVERLOADED, SERVICE_UNAVAILABLE, "the gateway has as many connections as it may have";
+    IDENTITY_UNAVAILABLE, SERVICE_UNAVAILABLE, "a token cannot be verified yet: the keys of its issuer could not be fetched";
     STATE_UNAVAILABLE, SERVICE_UNAVAILABLE, "the state store does not answer";
     GATEWAY_TIMEOUT, GATEWAY_TIMEOUT, "the service did not answer in time";
 }

@@ -19,9 +19,11 @@ use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
 use crate::admin::{self, Admin};
+use crate::clock;
 use crate::gateway::Settings;
 use crate::live::{Cause, Live};
 use crate::observe::access::AccessLog;
+use crate::observe::audit::AuditLog;
 use crate::observe::log::LogHandle;
 use crate::observe::metrics::Metrics;
 use admission::Admission;
@@ -32,8 +34,38 @@ use worker::Workers;
 pub struct Options {
     pub live: Arc<Live>,
     pub metrics: Arc<Metrics>,
-    pub access_log: Option<Arc<AccessLog>>,
-    pub log: LogHandle,
+    pub logs: Logs,
+}
+
+/// The logs that are open.
+pub struct Logs {
+    pub access: Option<Arc<AccessLog>>,
+    pub audit: Option<Arc<AuditLog>>,
+    pub errors: LogHandle,
+}
+
+impl Logs {
+    fn reopen(&self) {
+        if let Some(access) = &self.access {
+            access.reopen();
+        }
+        if let Some(audit) = &self.audit {
+            audit.reopen();
+        }
+        if let Err(error) = self.errors.reopen() {
+            error!(%error, "cannot reopen the log file; the old one stays in use");
+        }
+    }
+
+    /// Writes the last lines. Blocks.
+    fn flush(&self) {
+        if let Some(access) = &self.access {
+            access.flush(FLUSH_BOUND);
+        }
+        if let Some(audit) = &self.audit {
+            audit.flush(FLUSH_BOUND);
+        }
+    }
 }
 
 /// Connections the kernel holds until they are accepted.
@@ -45,13 +77,13 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Serves until a signal ends it. Fails when an address cannot be listened on at start.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    let Options { live, metrics, access_log, log } = options;
+    let Options { live, metrics, logs } = options;
     // First of all: until then a SIGHUP or SIGUSR1 would end the process.
     let mut signals = Signals::new()?;
     let settings = live.current().settings.clone();
     live.resolve_names().await;
     let admission = Arc::new(Admission::default());
-    let workers = Workers::start(settings.threads, &live, &metrics, access_log.as_ref(), &admission)?;
+    let workers = Workers::start(settings.threads, &live, &metrics, logs.access.as_ref(), &admission)?;
     let mut listeners = Listeners::new(workers, Arc::clone(&metrics));
     listeners.open_all(&settings.listeners)?;
     let draining = Arc::new(AtomicBool::new(false));
@@ -61,10 +93,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     }
     tokio::spawn(Arc::clone(&live).watch());
     tokio::spawn(Arc::clone(&live).keep_resolving());
+    tell_expired(&settings);
     for (asked, bound) in listeners.bound() {
         info!(%asked, %bound, "listening");
     }
-    control(&live, &mut listeners, &mut signals, access_log.as_deref(), &log, &settings).await;
+    control(&live, &mut listeners, &mut signals, &logs, &settings).await;
     draining.store(true, Ordering::Relaxed);
     let timeout = live.current().settings.drain_timeout;
     info!(connections = admission.open(), ?timeout, "draining");
@@ -78,21 +111,12 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         () = signals.stop() => warn!(connections = admission.open(), "told again to stop"),
     }
     stop.notify_waiters();
-    if let Some(access_log) = access_log {
-        tokio::task::spawn_blocking(move || access_log.flush(FLUSH_BOUND)).await?;
-    }
+    tokio::task::spawn_blocking(move || logs.flush()).await?;
     Ok(())
 }
 
 /// Follows signals and snapshots until it is told to stop. `fixed` are the settings it was started with.
-async fn control(
-    live: &Arc<Live>,
-    listeners: &mut Listeners,
-    signals: &mut Signals,
-    access_log: Option<&AccessLog>,
-    log: &LogHandle,
-    fixed: &Settings,
-) {
+async fn control(live: &Arc<Live>, listeners: &mut Listeners, signals: &mut Signals, logs: &Logs, fixed: &Settings) {
     let mut swapped = live.subscribe();
     let reload = reload_when_asked(live);
     let mut retry = tokio::time::interval(RETRY_INTERVAL);
@@ -103,23 +127,28 @@ async fn control(
             told = signals.next() => match told {
                 Told::Stop => return,
                 Told::Reload => reload.notify_one(),
-                Told::Reopen => {
-                    if let Some(access_log) = access_log {
-                        access_log.reopen();
-                    }
-                    if let Err(error) = log.reopen() {
-                        error!(%error, "cannot reopen the log file; the old one stays in use");
-                    }
-                }
+                Told::Reopen => logs.reopen(),
             },
             _ = swapped.changed() => {
                 let current = live.current();
                 listeners.follow(&current.settings.listeners);
+                tell_expired(&current.settings);
                 for key in fixed.changed_in(&current.settings) {
                     warn!(key, "this change takes effect when the gateway is started again");
                 }
             }
             _ = retry.tick(), if listeners.incomplete() => listeners.follow(&live.current().settings.listeners),
+        }
+    }
+}
+
+/// Says which certificates have ended. They are used all the same: a client that does not mind is served.
+fn tell_expired(settings: &Settings) {
+    let now = clock::wall();
+    for listener in &settings.listeners {
+        let certificates = listener.tls.iter().flat_map(|tls| &tls.ends);
+        for (cert, end) in certificates.filter(|(_, end)| *end < now) {
+            error!(listener = %listener.address, cert, since = clock::rfc3339(*end), "this certificate has expired");
         }
     }
 }

@@ -10,10 +10,14 @@
 //! | `{path.NAME}` | the path parameter `NAME`, percent-encoded |
 //! | `{query.NAME}` | the first query parameter `NAME`, percent-encoded |
 //! | `{header.NAME}` | the first request field `NAME` |
+//! | `{consumer}` | name of the caller, once an `auth` filter knows; nothing before, and when nobody is |
+//! | `{consumer.roles}` `{consumer.scopes}` | of the caller: roles with commas between, scopes with spaces |
+//! | `{claim.NAME}` | what the token of the caller says; a path such as `claim.realm.name` leads into objects; what is no string is JSON |
 //!
 //! `{{` and `}}` stand for the braces themselves. What is absent renders as nothing. Values are bounded by the limits on
 //! the request head.
 
+use crate::caller::claim_text;
 use crate::clock;
 use crate::context::Context;
 use crate::head::{HeaderName, HeaderValue, RequestHead, query_parameter};
@@ -44,6 +48,10 @@ enum Variable {
     PathParameter(String),
     QueryParameter(String),
     Header(HeaderName),
+    Consumer,
+    Roles,
+    Scopes,
+    Claim(String),
 }
 
 /// How values (not the text around them) are escaped, so that a client cannot write markup into a body.
@@ -67,6 +75,10 @@ const VARIABLES: &[&str] = &[
     "path.NAME",
     "query.NAME",
     "header.NAME",
+    "consumer",
+    "consumer.roles",
+    "consumer.scopes",
+    "claim.NAME",
 ];
 
 impl Template {
@@ -191,9 +203,13 @@ impl Variable {
             "request_id" => Self::RequestId,
             "route" => Self::Route,
             "time" => Self::Time,
+            "consumer" => Self::Consumer,
+            "consumer.roles" => Self::Roles,
+            "consumer.scopes" => Self::Scopes,
             _ => match name.split_once('.') {
                 Some(("path", parameter)) if !parameter.is_empty() => Self::PathParameter(parameter.to_owned()),
                 Some(("query", parameter)) if !parameter.is_empty() => Self::QueryParameter(parameter.to_owned()),
+                Some(("claim", claim)) if !claim.is_empty() => Self::Claim(claim.to_owned()),
                 Some(("header", field)) => Self::Header(
                     HeaderName::from_bytes(field.as_bytes()).map_err(|_| format!("`{field}` is no header name"))?,
                 ),
@@ -218,6 +234,24 @@ impl Variable {
                 append(query_parameter(request.query(), name).unwrap_or_default().as_bytes());
             }
             Self::Header(name) => append(request.get(name).unwrap_or_default()),
+            Self::Consumer | Self::Roles | Self::Scopes | Self::Claim(_) => self.of_caller(context, append),
+        }
+    }
+}
+
+impl Variable {
+    fn of_caller(&self, context: &Context, append: &mut dyn FnMut(&[u8])) {
+        let Some(caller) = &context.caller else { return };
+        match self {
+            Self::Consumer => append(caller.name.as_bytes()),
+            Self::Roles => append(caller.fields.roles.as_bytes()),
+            Self::Scopes => append(caller.fields.scopes.as_bytes()),
+            Self::Claim(name) => {
+                if let Some(text) = caller.claim(name).and_then(claim_text) {
+                    append(text.as_bytes());
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -250,6 +284,7 @@ impl Escape {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::caller::{Caller, CallerFields, Credential, Level, Scopes};
     use crate::context::{Captures, RequestId};
     use crate::head::{Headers, Method, RequestBuf};
     use std::net::{IpAddr, Ipv4Addr};
@@ -293,6 +328,43 @@ mod tests {
         assert_eq!(render("<p>{header.x-name}</p>", Escape::Html), "<p>O&quot;Hara &lt;x&gt;</p>");
     }
 
+    fn caller() -> Caller {
+        let (name, roles, scopes) = ("O\"Hara", ["user".into(), "admin".into()], Scopes::new(["b", "a"]));
+        let serde_json::Value::Object(claims) =
+            serde_json::json!({"sub": "u\"7", "realm": {"name": "<b>"}, "age": 7, "tags": ["x\"", 1], "none": null})
+        else {
+            unreachable!()
+        };
+        Caller {
+            name: name.into(),
+            credential: Credential::Token { issuer: "main".into(), id: None },
+            level: Level::User,
+            fields: CallerFields::new(name, &roles, &scopes).unwrap(),
+            roles: roles.into(),
+            scopes,
+            claims,
+            expires: None,
+        }
+    }
+
+    #[test]
+    fn who_calls_renders_and_is_nothing_when_nobody_does() {
+        let text = "{consumer}|{consumer.roles}|{consumer.scopes}|{claim.sub}|{claim.realm.name}|{claim.age}|{claim.none}\
+                    {claim.absent}";
+        assert_eq!(render(text, Escape::None), "||||||");
+        let (request, mut context) = exchange();
+        context.caller = Some(Arc::new(caller()));
+        let of_caller = |text: &str, escape| {
+            let mut out = Vec::new();
+            Template::parse(text).unwrap().render(&request, &context, escape, &mut out);
+            String::from_utf8(out).unwrap()
+        };
+        assert_eq!(of_caller(text, Escape::None), "O\"Hara|user,admin|a b|u\"7|<b>|7|");
+        assert_eq!(of_caller(r#""{consumer}" "{claim.tags}""#, Escape::Json), r#""O\"Hara" "[\"x\\\"\",1]""#);
+        assert_eq!(of_caller("{claim.realm.name}", Escape::Html), "&lt;b&gt;");
+        assert_eq!(Template::parse("{claim.sub}").unwrap().render_value(&request, &context).unwrap(), "u\"7");
+    }
+
     #[test]
     fn mistakes_are_named() {
         assert!(Template::parse("{nope}").unwrap_err().contains("unknown variable `{nope}`"));
@@ -300,6 +372,7 @@ mod tests {
         assert!(Template::parse("a } b").unwrap_err().contains("single brace"));
         assert!(Template::parse("{open").unwrap_err().contains("single brace"));
         assert!(Template::parse("{path.}").is_err());
+        assert!(Template::parse("{claim.}").is_err() && Template::parse("{consumer.name}").is_err());
     }
 
     #[test]

@@ -11,11 +11,13 @@ use super::EXIT_CONFIGURATION;
 use crate::config::load::Environment;
 use crate::config::{Log, LogFormat, State};
 use crate::gateway::{Services, preview};
+use crate::lines::expand_home;
 use crate::live::Live;
-use crate::observe::access::{AccessLog, expand_home};
+use crate::observe::access::AccessLog;
+use crate::observe::audit::AuditLog;
 use crate::observe::log::{self, LogHandle, LogTarget};
 use crate::observe::metrics::Metrics;
-use crate::server;
+use crate::server::{self, Logs};
 use crate::state::{self, Memory, Store};
 
 /// Serves until a signal ends it.
@@ -59,9 +61,19 @@ fn serve(live: Arc<Live>, metrics: Arc<Metrics>, home: Option<&Path>) -> anyhow:
         let access_log = Arc::clone(access_log);
         metrics.count_access_log_dropped(move || access_log.dropped());
     }
+    let audit_log = match &settings.audit_log {
+        Some(settings) => Some(AuditLog::open(settings, home).context("cannot open the audit log")?),
+        None => None,
+    };
+    if let Some(audit_log) = &audit_log {
+        live.current().identity.shared().attach_audit(Arc::clone(audit_log));
+        let audit_log = Arc::clone(audit_log);
+        metrics.count_audit_log_dropped(move || audit_log.dropped());
+    }
+    let logs = Logs { access: access_log, audit: audit_log, errors: log };
     // The control thread: signals, reloads, the admin address. Requests are served by the workers.
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(server::run(server::Options { live, metrics, access_log, log }))
+    runtime.block_on(server::run(server::Options { live, metrics, logs }))
 }
 
 /// Opens what outlives a reload. A path is relative to the folder of `gateway.yaml`.

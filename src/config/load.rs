@@ -2,7 +2,7 @@
 //!
 //! `run`, `check`, `test` and every reload come through here. Whatever is wrong is reported, all of it, each with its place.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
@@ -18,6 +18,8 @@ use crate::yaml::{FileId, Kind, Lookup, Place, Problem, Sources, decode, interpo
 
 /// Largest file that is read, in bytes.
 pub const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Largest certificate or key file that is read, in bytes.
+const PEM_BYTES_MAX: u64 = 1024 * 1024;
 /// Most files that are included.
 const FILES_MAX: usize = 10_000;
 /// The version of the format that this gateway reads.
@@ -32,13 +34,20 @@ pub struct Config {
     pub fragments: Vec<Fragment>,
     /// The folder of `gateway.yaml`: paths in it are relative to that.
     pub base: PathBuf,
+    /// The certificates and keys of listeners.
+    pub attached: Attached,
 }
+
+/// What the files hold that are named in `listeners`, by their names as written; or why they cannot be read.
+pub type Attached = BTreeMap<String, Result<Vec<u8>, String>>;
 
 /// What came out of reading.
 pub struct Loaded {
     pub sources: Sources,
     /// Every file that belongs to the configuration, in the order of [`Sources`].
     pub files: Vec<ReadFile>,
+    /// Where the files of [`Attached`] are.
+    pub attached: Vec<PathBuf>,
     /// SHA-256 over names and texts, the first 16 hexadecimal digits.
     pub hash: String,
     /// `Err` holds at least one problem.
@@ -94,11 +103,15 @@ pub fn load(path: &Path, environment: &Environment, overrides: &Overrides) -> Lo
         }
     }
     let hash = hash(&reading.files);
+    let contents = root.as_ref().map(|root| reading.attached(root)).unwrap_or_default();
+    let attached = contents.keys().map(|name| reading.base.join(name)).collect();
     let config = match root {
-        Some(root) if reading.problems.is_empty() => Ok(Config { root, fragments, base: reading.base.clone() }),
+        Some(root) if reading.problems.is_empty() => {
+            Ok(Config { root, fragments, base: reading.base.clone(), attached: contents })
+        }
         _ => Err(reading.problems),
     };
-    Loaded { sources: reading.sources, files: reading.files, hash, config }
+    Loaded { sources: reading.sources, files: reading.files, attached, hash, config }
 }
 
 struct Reading<'a> {
@@ -191,6 +204,13 @@ impl Reading<'_> {
         paths
     }
 
+    /// Reads certificates and keys. What cannot be read is told when they are compiled, at their place.
+    fn attached(&self, root: &Root) -> Attached {
+        let tls = root.listeners.iter().filter_map(|listener| listener.tls.as_ref());
+        let names = tls.flat_map(|tls| tls.files()).map(|name| name.value.clone());
+        names.map(|name| (name.clone(), read_bytes(&self.base.join(&name), PEM_BYTES_MAX))).collect()
+    }
+
     /// The path as messages show it: relative to the folder of `gateway.yaml`.
     fn display(&self, path: &Path) -> String {
         path.strip_prefix(&self.base).unwrap_or(path).display().to_string()
@@ -209,7 +229,7 @@ fn fragment_keys(node: &crate::yaml::Node, problems: &mut Vec<Problem>) {
 }
 
 /// The keys of [`Root`] that a fragment may not carry.
-const ROOT_KEYS: [&str; 16] = [
+const ROOT_KEYS: [&str; 17] = [
     "version",
     "threads",
     "listeners",
@@ -221,6 +241,7 @@ const ROOT_KEYS: [&str; 16] = [
     "errors",
     "log",
     "access_log",
+    "audit_log",
     "metrics",
     "drain_timeout",
     "state",
@@ -230,6 +251,14 @@ const ROOT_KEYS: [&str; 16] = [
 
 /// Reads a regular file of bounded size as UTF-8.
 fn read(path: &Path) -> Result<String, String> {
+    String::from_utf8(read_bytes(path, FILE_BYTES_MAX)?).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        format!("it is not UTF-8: the byte at offset {at} is not valid")
+    })
+}
+
+/// Reads a regular file of at most `bytes_max` bytes.
+fn read_bytes(path: &Path, bytes_max: u64) -> Result<Vec<u8>, String> {
     let cannot = |error: std::io::Error| why(&error);
     let metadata = std::fs::metadata(path).map_err(cannot)?;
     if !metadata.is_file() {
@@ -237,15 +266,12 @@ fn read(path: &Path) -> Result<String, String> {
     }
     let mut bytes = Vec::new();
     // One byte more than allowed tells that there is more; the size in the metadata may change while we read.
-    let bound = FILE_BYTES_MAX.saturating_add(1);
+    let bound = bytes_max.saturating_add(1);
     File::open(path).map_err(cannot)?.take(bound).read_to_end(&mut bytes).map_err(cannot)?;
-    if bytes.len() as u64 > FILE_BYTES_MAX {
-        return Err(format!("it is larger than {FILE_BYTES_MAX} bytes"));
+    if bytes.len() as u64 > bytes_max {
+        return Err(format!("it is larger than {bytes_max} bytes"));
     }
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        format!("it is not UTF-8: the byte at offset {at} is not valid")
-    })
+    Ok(bytes)
 }
 
 /// An error of the file system in words.

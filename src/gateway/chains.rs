@@ -15,6 +15,8 @@ use crate::yaml::{Kind, Located, Node, Place, Problem};
 pub struct Built {
     pub links: Vec<Arc<Link>>,
     pub parameters: Vec<Located<String>>,
+    /// Some filter could not be built: what its absence seems to mean is no mistake of its own.
+    pub incomplete: bool,
 }
 
 /// The named chains, each built once however many routes use it.
@@ -26,6 +28,8 @@ pub struct Chains<'a> {
     identity: &'a Arc<Identity>,
     /// Fields that some filter keeps for the gateway.
     guarded: Vec<HeaderName>,
+    /// Query parameters that no log shows.
+    hidden: Vec<Box<str>>,
 }
 
 /// One entry of a list of filters: `name: settings`, or just `name`.
@@ -41,12 +45,17 @@ impl<'a> Chains<'a> {
         identity: &'a Arc<Identity>,
     ) -> Self {
         let written = written.map(|(name, nodes)| (name.value.as_str(), nodes.as_slice())).collect();
-        Self { written, built: HashMap::new(), open: Vec::new(), identity, guarded: Vec::new() }
+        Self { written, built: HashMap::new(), open: Vec::new(), identity, guarded: Vec::new(), hidden: Vec::new() }
     }
 
     /// The fields that filters of all lists built so far keep for the gateway.
     pub fn guarded(&self) -> impl Iterator<Item = &HeaderName> {
         self.guarded.iter()
+    }
+
+    /// The query parameters that filters of all lists built so far keep out of logs.
+    pub fn hidden(&self) -> impl Iterator<Item = &str> {
+        self.hidden.iter().map(|name| &**name)
     }
 
     /// Builds every named chain, so that a mistake in one that no route uses is found too.
@@ -65,6 +74,7 @@ impl<'a> Chains<'a> {
             let entry = match Entry::read(node) {
                 Ok(entry) => entry,
                 Err(problem) => {
+                    built.incomplete = true;
                     problems.push(problem);
                     continue;
                 }
@@ -77,19 +87,22 @@ impl<'a> Chains<'a> {
                 Some(filter) => {
                     let mut compiler = Compiler::at(entry.place, self.identity);
                     let step = (filter.build)(&entry.settings, &mut compiler);
-                    let Findings { problems: mut found, path_parameters, guarded } = compiler.finish();
+                    let Findings { problems: mut found, path_parameters, guarded, hidden, calling } = compiler.finish();
                     self.guarded.extend(guarded);
+                    self.hidden.extend(hidden);
                     // What a filter says of itself as a whole may only follow from a mistake in one of its settings.
                     if found.iter().any(|problem| problem.place != entry.place) {
                         found.retain(|problem| problem.place != entry.place);
                     }
                     problems.extend(found);
                     built.parameters.extend(path_parameters);
-                    built
-                        .links
-                        .extend(step.map(|step| Arc::new(Link::new(filter.name, entry.place, via.cloned(), step))));
+                    built.incomplete |= step.is_none();
+                    built.links.extend(step.map(|step| {
+                        Arc::new(Link::new(filter.name, entry.place, via.cloned(), step).with_calling(calling))
+                    }));
                 }
                 None => {
+                    built.incomplete = true;
                     let known = filters::names().chain(["use"]);
                     problems.push(Problem::unknown(entry.place, "filter", entry.name, known));
                 }
@@ -103,6 +116,7 @@ impl<'a> Chains<'a> {
             [entry] => entry.value.as_str(),
             _ => None,
         };
+        let complete_before = !std::mem::replace(&mut built.incomplete, true);
         let Some(name) = name else {
             let problem = Problem::new(entry.settings.place, "`use` takes the name of a chain");
             problems.push(problem.with_hint("write `- use: NAME`"));
@@ -121,6 +135,7 @@ impl<'a> Chains<'a> {
         let chain = self.named(known, problems);
         built.links.extend(chain.links);
         built.parameters.extend(chain.parameters);
+        built.incomplete = !complete_before || chain.incomplete;
     }
 
     fn named(&mut self, name: &'a str, problems: &mut Vec<Problem>) -> Built {

@@ -4,25 +4,28 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::callers;
 use super::chains::{Built, Chains};
 use super::expectations::{self, Names};
 use super::identity::identity;
+use super::listeners::listeners;
 use super::{Gateway, Limits, Route, Services, Settings, matching};
-use crate::chain::Chain;
+use crate::chain::{Chain, Link};
 use crate::client::Guarded;
 use crate::clock;
 use crate::config::load::Config;
-use crate::config::{self, Errors, Root};
+use crate::config::{self, Errors};
 use crate::context::Context;
 use crate::contract::{Compiler, Handler};
 use crate::handlers::{self, Action, HANDLERS};
 use crate::head::RequestHead;
 use crate::identity::Identity;
-use crate::observe::access::{AccessSettings, AccessTarget};
+use crate::lines::Target;
+use crate::observe::access::{AccessSettings, Hidden};
+use crate::observe::audit::AuditSettings;
 use crate::observe::metrics::Metrics;
 use crate::reply::{Code, ErrorStyle, Rejection, Reply};
 use crate::route::Table;
-use crate::types::Bind;
 use crate::upstream::Upstream;
 use crate::yaml::{Located, Node, Place, Problem, Sources};
 
@@ -46,7 +49,7 @@ pub fn compile(
     let metrics = &services.metrics;
     let mut problems = Vec::new();
     let identity = identity(config, &services.identity, &mut problems);
-    let settings = settings(&config.root, &mut problems);
+    let settings = settings(config, previous, &mut problems);
     metrics.set_series_max(usize::try_from(config.root.metrics.series_max).unwrap_or(usize::MAX));
     let upstreams = upstreams(config, previous, metrics, &mut problems);
     let mut chains = named_chains(config, &identity, &mut problems);
@@ -58,6 +61,7 @@ pub fn compile(
     let (routes, table) = building.build();
     let Routes { mut problems, chains, .. } = building;
     let guarded = Guarded::new(chains.guarded());
+    let hidden = Hidden::new(chains.hidden());
     let tests: Vec<&config::Test> = all(config, |fragment| &fragment.tests, &config.root.tests).collect();
     let names = Names {
         routes: all(config, |fragment| &fragment.routes, &config.root.routes).map(|route| &*route.name.value).collect(),
@@ -75,6 +79,7 @@ pub fn compile(
             loaded_at: clock::wall(),
             tests: tests.into_iter().cloned().collect(),
             guarded,
+            hidden,
             identity: Arc::clone(&identity),
             table,
             routes,
@@ -237,6 +242,10 @@ impl<'a> Routes<'a> {
                 );
             }
         }
+        let links: Vec<Arc<Link>> = self.defaults.links.iter().chain(&own.links).cloned().collect();
+        if !self.defaults.incomplete && !own.incomplete {
+            callers::check(&written.name, links.iter(), &mut self.problems);
+        }
         let action = action?;
         let defaults = &self.config.root.defaults;
         let of_upstream = match &action {
@@ -247,7 +256,7 @@ impl<'a> Routes<'a> {
         Some(Route {
             name: Arc::from(written.name.value.as_str()),
             place: written.name.place,
-            chain: Chain::new(self.defaults.links.iter().chain(&own.links).cloned().collect()),
+            chain: Chain::new(links),
             action,
             first_byte: timeout.or(defaults.timeout.map(|period| period.0)).unwrap_or(TIMEOUT),
             body_bytes_max: written.body_max.or(defaults.body_max).map_or(BODY_BYTES_MAX, |size| size.0),
@@ -328,9 +337,10 @@ impl Handler for Nothing {
     }
 }
 
-fn settings(root: &Root, problems: &mut Vec<Problem>) -> Option<Settings> {
+fn settings(config: &Config, previous: Option<&Gateway>, problems: &mut Vec<Problem>) -> Option<Settings> {
+    let root = &config.root;
     let before = problems.len();
-    let listeners = unique_listeners(root, problems);
+    let listeners = listeners(config, previous, problems);
     let threads = match &root.threads {
         Some(threads) if !(1..=THREADS_MAX).contains(&threads.value) => {
             problems.push(Problem::new(threads.place, format!("`threads` must be 1 to {THREADS_MAX}")));
@@ -341,6 +351,7 @@ fn settings(root: &Root, problems: &mut Vec<Problem>) -> Option<Settings> {
     };
     let limits = limits(&root.limits, problems);
     let access_log = access_log(&root.access_log);
+    let audit_log = audit_log(&root.audit_log);
     (problems.len() == before).then(|| Settings {
         listeners,
         admin: root.admin.as_ref().map(|admin| admin.bind.value.0),
@@ -353,30 +364,10 @@ fn settings(root: &Root, problems: &mut Vec<Problem>) -> Option<Settings> {
         },
         drain_timeout: root.drain_timeout.map_or(DRAIN_TIMEOUT, |period| period.0),
         access_log,
+        audit_log,
         log: root.log.clone(),
         state: root.state.clone(),
     })
-}
-
-fn unique_listeners(root: &Root, problems: &mut Vec<Problem>) -> Vec<std::net::SocketAddr> {
-    if root.listeners.is_empty() {
-        problems.push(
-            Problem::new(root.version.place, "there is no listener")
-                .with_hint("write `listeners: [{ bind: 0.0.0.0:8000 }]`"),
-        );
-    }
-    let mut seen: Vec<&Located<Bind>> = Vec::new();
-    let admin = root.admin.iter().map(|admin| &admin.bind);
-    for bind in root.listeners.iter().map(|listener| &listener.bind).chain(admin) {
-        if let Some(first) = seen.iter().find(|first| first.value == bind.value && bind.0.port() != 0) {
-            problems.push(
-                Problem::new(bind.place, format!("{} is listened on twice", bind.value))
-                    .with_related("first", first.place),
-            );
-        }
-        seen.push(bind);
-    }
-    root.listeners.iter().map(|listener| listener.bind.value.0).collect()
 }
 
 fn limits(written: &config::Limits, problems: &mut Vec<Problem>) -> Limits {
@@ -408,8 +399,7 @@ fn limits(written: &config::Limits, problems: &mut Vec<Problem>) -> Limits {
 fn access_log(written: &config::AccessLog) -> Option<AccessSettings> {
     let target = match written.to.as_str() {
         "none" => return None,
-        "stdout" => AccessTarget::Stdout,
-        path => AccessTarget::File(path.into()),
+        to => target(to),
     };
     Some(AccessSettings {
         format: match written.format {
@@ -420,4 +410,17 @@ fn access_log(written: &config::AccessLog) -> Option<AccessSettings> {
         rotate_bytes: written.rotate.0,
         keep: usize::from(written.keep),
     })
+}
+
+fn audit_log(written: &config::AuditLog) -> Option<AuditSettings> {
+    (written.to != "none").then(|| AuditSettings {
+        target: target(&written.to),
+        rotate_bytes: written.rotate.0,
+        keep: usize::from(written.keep),
+        denied_only: matches!(written.only, config::AuditOnly::Denied),
+    })
+}
+
+fn target(to: &str) -> Target {
+    if to == "stdout" { Target::Stdout } else { Target::File(to.into()) }
 }

@@ -21,7 +21,7 @@ use crate::chain::Link;
 use crate::client::{self, PeerText};
 use crate::clock;
 use crate::config::UpstreamHost;
-use crate::context::{Captures, Context, Scheme};
+use crate::context::{Context, Scheme};
 use crate::contract::Verdict;
 use crate::handlers::Action;
 use crate::head::{
@@ -180,16 +180,10 @@ impl<'g> Walk<'g> {
         let trusted = gateway.trusts(peer);
         let route = Arc::clone(gateway.fallback());
         let context = Context {
-            client: peer,
-            peer,
             peer_is_trusted: trusted,
             scheme: if trusted { client::scheme(&request, Scheme::Http) } else { Scheme::Http },
-            request_id: client::request_id(&request, trusted),
             route: Arc::clone(&route.name),
-            captures: Captures::default(),
-            preflight: false,
-            caller: None,
-            started: clock::now(),
+            ..Context::detached(peer, client::request_id(&request, trusted), clock::now())
         };
         Self { gateway, request, context, considered: Vec::new(), route, taken: false, reached: 0, steps: Vec::new() }
     }

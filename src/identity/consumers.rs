@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Map;
 
+use super::certificates::CertificateSettings;
 use super::roles::{Roles, check_scope, fields};
 use crate::caller::{Caller, CallerFields, Credential, Level, Scopes};
 use crate::yaml::{Located, Problem};
@@ -34,6 +35,9 @@ pub struct ConsumerSettings {
     /// API keys. Several may be valid at once, so that one can be exchanged without a gap.
     #[serde(default)]
     pub keys: Vec<KeySettings>,
+    /// Client certificates of listeners with a `client_ca`.
+    #[serde(default)]
+    pub certificates: Vec<CertificateSettings>,
 }
 
 /// An API key: never itself, only its hash. `tollgate key new` makes one.

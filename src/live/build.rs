@@ -24,6 +24,8 @@ pub struct Made {
     pub files: Vec<ReadFile>,
     /// The folders of `include`.
     pub folders: BTreeSet<PathBuf>,
+    /// Certificates and keys.
+    pub attached: Vec<PathBuf>,
 }
 
 /// How far it came.
@@ -38,6 +40,7 @@ pub enum Stage {
 pub struct Failed {
     pub stage: Stage,
     pub files: Vec<ReadFile>,
+    pub attached: Vec<PathBuf>,
     pub sources: Arc<Sources>,
     /// At least one.
     pub problems: Vec<Problem>,
@@ -47,24 +50,31 @@ impl Build {
     /// Makes a snapshot of the files as they are, or as `overrides` says.
     pub fn make(&self, overrides: &Overrides, previous: Option<&Gateway>) -> Result<Made, Failed> {
         let loaded = load(&self.path, &self.environment, overrides);
-        let files = loaded.files;
+        let (files, attached) = (loaded.files, loaded.attached);
         let config = match loaded.config {
             Ok(config) => config,
             Err(problems) => {
-                return Err(Failed { stage: Stage::Load, files, sources: Arc::new(loaded.sources), problems });
+                return Err(Failed {
+                    stage: Stage::Load,
+                    files,
+                    attached,
+                    sources: Arc::new(loaded.sources),
+                    problems,
+                });
             }
         };
         let folders = self.folders(&config);
         match gateway::compile(&config, loaded.sources, loaded.hash, previous, &self.services) {
             Err((sources, problems)) => {
-                Err(Failed { stage: Stage::Compile, files, sources: Arc::new(sources), problems })
+                Err(Failed { stage: Stage::Compile, files, attached, sources: Arc::new(sources), problems })
             }
             Ok(gateway) => {
                 let problems = (self.check)(&gateway);
                 if problems.is_empty() {
-                    return Ok(Made { gateway, files, folders });
+                    return Ok(Made { gateway, files, folders, attached });
                 }
-                Err(Failed { stage: Stage::Check, files, sources: Arc::clone(&gateway.sources), problems })
+                let sources = Arc::clone(&gateway.sources);
+                Err(Failed { stage: Stage::Check, files, attached, sources, problems })
             }
         }
     }
@@ -112,7 +122,7 @@ impl Made {
     /// Takes it apart: what serves requests, and what the next reload has to know.
     pub fn into_running(self, scope: Scope, contents: Contents) -> (Gateway, Running) {
         let texts: HashMap<_, _> = self.files.into_iter().map(|file| (file.path, file.text)).collect();
-        (self.gateway, Running { texts, folders: self.folders, scope, contents })
+        (self.gateway, Running { texts, folders: self.folders, attached: self.attached, scope, contents })
     }
 }
 

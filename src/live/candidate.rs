@@ -41,6 +41,7 @@ pub fn search(build: &Build, current: &Gateway, running: &Running, before: &Cont
         current,
         running,
         disk: BTreeMap::new(),
+        attached: BTreeSet::new(),
         held: BTreeSet::new(),
         hopeless: BTreeSet::new(),
         notes: Vec::new(),
@@ -59,6 +60,8 @@ struct Search<'a> {
     current: &'a Gateway,
     running: &'a Running,
     disk: BTreeMap<PathBuf, Disk>,
+    /// Certificates and keys that some try has asked for.
+    attached: BTreeSet<PathBuf>,
     held: BTreeSet<PathBuf>,
     /// Held files that are wrong in themselves, whatever the others hold.
     hopeless: BTreeSet<PathBuf>,
@@ -139,8 +142,12 @@ impl Search<'_> {
         }
         let result = self.build.make(&overrides, Some(self.current));
         match &result {
-            Ok(made) => self.learn(&made.files, |_| false),
+            Ok(made) => {
+                self.attached.extend(made.attached.iter().cloned());
+                self.learn(&made.files, |_| false);
+            }
             Err(failed) => {
+                self.attached.extend(failed.attached.iter().cloned());
                 let unreadable = failed.unreadable();
                 self.learn(&failed.files, |file| unreadable.contains(&file));
             }
@@ -224,10 +231,12 @@ impl Search<'_> {
         let folders = made.map(|made| made.folders.clone()).unwrap_or_default();
         let mut scope = Scope::of(root, texts.clone(), folders);
         scope.files.extend(self.disk.keys().cloned());
+        scope.values.extend(self.attached.iter().cloned());
         if made.is_none() || !self.held.is_empty() {
             // What runs is what a file falls back to: it may come back.
             let running = self.running.texts.iter().map(|(path, text)| (path, text.as_str()));
             scope.extend(Scope::of(root, running, self.running.folders.clone()));
+            scope.values.extend(self.running.attached.iter().cloned());
             // What the root file on disk wants may be missing still.
             if let Some(Disk::Text(text)) = self.disk.get(root) {
                 scope.extend(self.build.wanted(text));

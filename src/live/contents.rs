@@ -18,7 +18,7 @@ use crate::config::load::FILE_BYTES_MAX;
 pub struct Scope {
     /// Files of the configuration.
     pub files: BTreeSet<PathBuf>,
-    /// Files whose content stands in a value, as in `${file:/run/secrets/x}`.
+    /// Files whose content stands in a value, as in `${file:/run/secrets/x}`, or belongs to one, as a certificate does.
     pub values: BTreeSet<PathBuf>,
     /// Folders in which a new file may belong to the configuration.
     pub folders: BTreeSet<PathBuf>,

@@ -46,9 +46,14 @@ pub struct Metrics {
     reloads_ok: AtomicU64,
     reloads_failed: AtomicU64,
     malformed: ByCode,
+    sockets_closed: ByCode,
     config: Mutex<ConfigState>,
-    access_log_dropped: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>,
+    access_log_dropped: Dropped,
+    audit_log_dropped: Dropped,
 }
+
+/// Where to ask how many lines a log lost.
+type Dropped = OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>;
 
 #[derive(Default)]
 struct ConfigState {
@@ -78,8 +83,10 @@ impl Metrics {
             reloads_ok: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
             malformed: ByCode::default(),
+            sockets_closed: ByCode::default(),
             config: Mutex::default(),
             access_log_dropped: OnceLock::new(),
+            audit_log_dropped: OnceLock::new(),
         })
     }
 
@@ -135,9 +142,19 @@ impl Metrics {
         self.malformed.add(reason);
     }
 
+    /// A WebSocket was closed because its caller may not have it any more. Reasons are constants of the program.
+    pub fn socket_closed(&self, reason: &'static str) {
+        self.sockets_closed.add(reason);
+    }
+
     /// Where to ask how many lines the access log lost. The first one given stays.
     pub fn count_access_log_dropped(&self, dropped: impl Fn() -> u64 + Send + Sync + 'static) {
         let _ = self.access_log_dropped.set(Box::new(dropped));
+    }
+
+    /// Where to ask how many lines the audit log lost. The first one given stays.
+    pub fn count_audit_log_dropped(&self, dropped: impl Fn() -> u64 + Send + Sync + 'static) {
+        let _ = self.audit_log_dropped.set(Box::new(dropped));
     }
 
     /// Everything, in the text exposition format 0.0.4; see [`CONTENT_TYPE`].
@@ -174,7 +191,7 @@ impl Metrics {
         let config = self.config();
         let hash = config.hash.as_deref();
         let reloads = [("failed", &self.reloads_failed), ("ok", &self.reloads_ok)];
-        let dropped = self.access_log_dropped.get().map_or(0, |dropped| dropped());
+        let dropped = |log: &Dropped| log.get().map_or(0, |dropped| dropped());
         let capped = f64::from(u8::from(self.capped()));
         vec![
             counters(
@@ -200,12 +217,22 @@ impl Metrics {
             counters(
                 "tollgate_access_log_dropped_total",
                 "Access log lines lost because the target was too slow or could not be written.",
-                [counter(&[], dropped)],
+                [counter(&[], dropped(&self.access_log_dropped))],
+            ),
+            counters(
+                "tollgate_audit_log_dropped_total",
+                "Audit log lines lost because the target was too slow or could not be written.",
+                [counter(&[], dropped(&self.audit_log_dropped))],
             ),
             counters(
                 "tollgate_malformed_requests_total",
                 "Requests refused before they had a route, by reason.",
                 self.malformed.counts().map(|(reason, count)| counter(&[("reason", reason)], count)),
+            ),
+            counters(
+                "tollgate_websockets_closed_total",
+                "WebSockets closed because the credential of their caller ended, by reason.",
+                self.sockets_closed.counts().map(|(reason, count)| counter(&[("reason", reason)], count)),
             ),
             gauges(
                 "tollgate_metrics_series_capped",

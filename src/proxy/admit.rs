@@ -9,13 +9,14 @@ use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri, Version};
 use pingora::proxy::Session;
+use smallvec::SmallVec;
 
-use super::edge::connection_of;
+use super::edge::{Connection, connection_of};
 use super::exchange::Exchange;
 use super::heads::{Request, Seen, set_target};
 use super::phases::NOWHERE;
 use crate::client;
-use crate::context::{Captures, Context, Scheme};
+use crate::context::{Captures, CloseOn, Context, Scheme};
 use crate::gateway::{Gateway, Limits, Matched};
 use crate::reply::{Code, Rejection};
 use crate::route::normalise;
@@ -28,26 +29,28 @@ pub struct Raw {
 }
 
 impl Raw {
-    pub fn look(session: &Session) -> Self {
+    pub fn look(session: &Session, x: &Exchange) -> Self {
         let head_bytes = session.as_http1().map_or(0, |h1| h1.get_headers_raw_bytes().len()) as u64;
         let head = session.req_header();
         // What cannot be held as a URI is kept raw by Pingora and would be forwarded past our eyes.
         let seen = head.uri.path_and_query().map_or("", PathAndQuery::as_str);
         let is_origin = head.raw_path() == seen.as_bytes() || head.version == Version::HTTP_2;
-        let has_form = is_origin || is_absolute(head.raw_path(), seen);
+        let scheme = x.connection.as_ref().map_or(Scheme::Http, |connection| connection.scheme);
+        let has_form = is_origin || is_absolute(head.raw_path(), seen, scheme);
         // `?query` alone reads as the path `/`, but is forwarded as it stands; and RFC 3986 knows ASCII only.
         Self { head_bytes, target_is_sound: has_form && (seen == "*" || seen.starts_with('/')) && seen.is_ascii() }
     }
 }
 
-/// Whether the target is `http://authority` and then what is seen of it (RFC 9112 §3.2.2). That the authority is the Host
-/// has been checked by Pingora.
-fn is_absolute(raw: &[u8], seen: &str) -> bool {
-    let Some((scheme, rest)) = raw.split_at_checked(7) else { return false };
+/// Whether the target is `http://authority`, over TLS `https://authority`, and then what is seen of it (RFC 9112 §3.2.2).
+/// That the authority is the Host has been checked by Pingora.
+fn is_absolute(raw: &[u8], seen: &str, scheme: Scheme) -> bool {
+    let begin: &[u8] = if scheme == Scheme::Https { b"https://" } else { b"http://" };
+    let Some((scheme, rest)) = raw.split_at_checked(begin.len()) else { return false };
     let path = rest.iter().position(|byte| b"/?".contains(byte)).unwrap_or(rest.len());
     let path = rest.get(path..).unwrap_or_default();
     let seen = if path.starts_with(b"/") { Some(seen) } else { seen.strip_prefix('/') };
-    scheme.eq_ignore_ascii_case(b"http://") && Some(path) == seen.map(str::as_bytes)
+    scheme.eq_ignore_ascii_case(begin) && Some(path) == seen.map(str::as_bytes)
 }
 
 /// Begins the exchange.
@@ -65,9 +68,9 @@ pub fn begin(session: &mut Session, x: &mut Exchange) {
 pub fn admit(head: &mut Parts, raw: &Raw, x: &mut Exchange) -> Result<(), Rejection> {
     let Exchange { gateway, connection, original, .. } = x;
     let limits = &gateway.settings.limits;
-    let peer = connection.as_ref().map_or(NOWHERE, |connection| connection.peer.ip().to_canonical());
+    let peer = peer(connection.as_deref());
     let trusted = gateway.trusts(peer);
-    let context = x.context.insert(context(head, gateway, peer, trusted, x.started));
+    let context = x.context.insert(context(head, gateway, connection.as_deref(), trusted, x.started));
     check_head(head, raw, limits)?;
     client::strip_claims(&mut Request { head, original }, trusted);
     gateway.guarded.strip(&mut Request { head, original });
@@ -86,17 +89,33 @@ pub fn admit(head: &mut Parts, raw: &Raw, x: &mut Exchange) -> Result<(), Reject
     }
 }
 
-fn context(head: &Parts, gateway: &Gateway, peer: IpAddr, trusted: bool, started: Instant) -> Context {
+fn peer(connection: Option<&Connection>) -> IpAddr {
+    connection.map_or(NOWHERE, |connection| connection.peer.ip().to_canonical())
+}
+
+fn context(
+    head: &Parts,
+    gateway: &Gateway,
+    connection: Option<&Connection>,
+    trusted: bool,
+    started: Instant,
+) -> Context {
+    let peer = peer(connection);
+    let own = connection.map_or(Scheme::Http, |connection| connection.scheme);
     Context {
         client: peer,
         peer,
         peer_is_trusted: trusted,
-        scheme: if trusted { client::scheme(&Seen(head), Scheme::Http) } else { Scheme::Http },
+        scheme: if trusted { client::scheme(&Seen(head), own) } else { own },
         request_id: client::request_id(&Seen(head), trusted),
         route: Arc::clone(&gateway.fallback().name),
         captures: Captures::default(),
         preflight: false,
+        certificate: connection.and_then(|connection| connection.certificate.clone()),
         caller: None,
+        challenges: None,
+        decisions: SmallVec::new(),
+        close_on: CloseOn::default(),
         started,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, Response, StatusCode, response};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -12,6 +13,7 @@ use super::exchange::Exchange;
 use super::gather::gather;
 use super::heads::{self, Seen};
 use super::phases::App;
+use super::tenure::CLOSE_WAIT;
 use crate::client::X_REQUEST_ID;
 use crate::clock;
 use crate::contract::AsyncHandler;
@@ -66,6 +68,9 @@ impl App {
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
         }
         finish_head(session.req_header(), &mut head, x);
+        if reply.status == StatusCode::SWITCHING_PROTOCOLS {
+            return close_websocket(session, x, head, reply.body).await;
+        }
         let no_body = bodiless || reply.body.is_empty() || session.req_header().method == Method::HEAD;
         session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
         session.write_response_header(Box::new(head.into()), no_body).await?;
@@ -74,6 +79,27 @@ impl App {
         }
         Ok(())
     }
+}
+
+/// Accepts a WebSocket only to close it with this frame.
+async fn close_websocket(
+    session: &mut Session,
+    x: &Exchange,
+    head: response::Parts,
+    frame: Bytes,
+) -> pingora::Result<()> {
+    let Some(connection) = x.connection.as_ref().filter(|_| session.is_upgrade_req()) else {
+        return Err(Error::new_in(ErrorType::InternalError));
+    };
+    session.set_keepalive(None);
+    let closer = connection.closer();
+    closer.close(frame);
+    session.write_response_header(Box::new(head.into()), false).await?;
+    // The stream does the rest when it is read, until it fails.
+    let read = async { while matches!(session.read_request_body().await, Ok(Some(_))) {} };
+    let _ = tokio::time::timeout(CLOSE_WAIT, read).await;
+    closer.cut();
+    Ok(())
 }
 
 /// The head the client was sent. An interim one (RFC 9110 §15.2) is no answer: another has to follow.

@@ -1,7 +1,10 @@
 //! Drives client connections through Pingora: one engine for each worker thread, with its own pool of upstream connections.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use http::HeaderValue;
@@ -13,13 +16,15 @@ use pingora::server::configuration::ServerConf;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::edge::{Connection, EdgeLimits, EdgeStream, Malformed, MalformedKind};
+use super::edge::{Connection, EdgeLimits, EdgeStream, Ending, Malformed, MalformedKind};
 use super::phases::App;
+use super::socket::{Socket, handshake};
 use crate::clock;
-use crate::context::RequestId;
+use crate::context::{RequestId, Scheme};
+use crate::gateway::Tls;
 use crate::live::Live;
 use crate::observe::access::AccessLog;
-use crate::observe::metrics::Metrics;
+use crate::observe::metrics::{ListenerMetrics, Metrics};
 use crate::reply::{Code, Rejection};
 
 /// Idle upstream connections kept by each worker.
@@ -52,7 +57,7 @@ impl Engine {
             upstream_keepalive_pool_size: POOL_SIZE,
             ..ServerConf::default()
         };
-        let app = App { live: Arc::clone(&live), access_log };
+        let app = App { live: Arc::clone(&live), metrics: Arc::clone(&metrics), access_log };
         let mut proxy = http_proxy(&Arc::new(conf), app);
         let mut options = HttpServerOptions::default();
         options.h2c = true;
@@ -66,36 +71,75 @@ impl Engine {
 
     /// Serves one client until it leaves, or until it is idle while the engine drains.
     pub async fn serve(&self, stream: TcpStream, peer: SocketAddr) {
-        let limits = &self.live.current().settings.limits;
-        let limits = EdgeLimits {
-            header_bytes_max: limits.header_bytes_max,
-            header_timeout: limits.header_timeout,
-            idle_timeout: limits.idle_timeout,
-        };
-        let connection = Connection::new(peer, limits);
-        let Ok(mut stream) = EdgeStream::new(stream, connection, Arc::clone(&self.malformed)) else { return };
+        let connection = Arc::new(Connection::new(peer, self.limits(), Scheme::Http));
+        let Some(mut stream) = self.stream(Socket::Plain(stream), &connection) else { return };
         let mut shutdown = self.shutdown.subscribe();
         let h2 = tokio::select! {
             biased;
             h2 = stream.starts_with_h2() => h2,
             () = too_late(&mut shutdown) => return,
         };
-        match h2 {
-            Ok(true) => {
-                ServerApp::process_new(&self.proxy, Box::new(stream), &shutdown).await;
-            }
-            Ok(false) => self.serve_http1(stream, &shutdown).await,
-            // It left, or it was too slow.
-            Err(_) => {}
+        // On an error it left, or it was too slow.
+        if let Ok(h2) = h2 {
+            self.serve_http(stream, &connection, h2, &shutdown).await;
         }
     }
 
-    async fn serve_http1(&self, stream: EdgeStream, shutdown: &watch::Receiver<bool>) {
+    /// The same over TLS. The handshake has as long as a request head.
+    pub async fn serve_tls(&self, stream: TcpStream, peer: SocketAddr, tls: &Tls, metrics: &ListenerMetrics) {
+        let limits = self.limits();
+        let mut shutdown = self.shutdown.subscribe();
+        let secured = tokio::select! {
+            biased;
+            secured = handshake(stream, &tls.config, limits.header_timeout) => secured,
+            () = too_late(&mut shutdown) => return,
+        };
+        let secured = match secured {
+            Ok(secured) => secured,
+            Err(reason) => return metrics.handshake_failed(reason),
+        };
+        let mut connection = Connection::new(peer, limits, Scheme::Https);
+        connection.certificate = secured.certificate;
+        connection.set_h2(secured.h2);
+        let connection = Arc::new(connection);
+        let Some(stream) = self.stream(secured.socket, &connection) else { return };
+        self.serve_http(stream, &connection, secured.h2, &shutdown).await;
+    }
+
+    fn limits(&self) -> EdgeLimits {
+        let limits = &self.live.current().settings.limits;
+        EdgeLimits {
+            header_bytes_max: limits.header_bytes_max,
+            header_timeout: limits.header_timeout,
+            idle_timeout: limits.idle_timeout,
+        }
+    }
+
+    fn stream(&self, socket: Socket, connection: &Arc<Connection>) -> Option<EdgeStream> {
+        EdgeStream::new(socket, Arc::clone(connection), Arc::clone(&self.malformed)).ok()
+    }
+
+    async fn serve_http(
+        &self,
+        stream: EdgeStream,
+        connection: &Connection,
+        h2: bool,
+        shutdown: &watch::Receiver<bool>,
+    ) {
+        if h2 {
+            ServerApp::process_new(&self.proxy, Box::new(stream), shutdown).await;
+        } else {
+            self.serve_http1(stream, connection, shutdown).await;
+        }
+    }
+
+    async fn serve_http1(&self, stream: EdgeStream, connection: &Connection, shutdown: &watch::Receiver<bool>) {
         let mut session = ServerSession::new_http1(Box::new(stream));
         // The stream keeps the deadlines; 0 switches Pingora's own timer off.
         session.set_keepalive(Some(0));
         loop {
-            let Some(reused) = self.proxy.process_new_http(session, shutdown).await else { return };
+            let served = unless_cut(connection, self.proxy.process_new_http(session, shutdown)).await;
+            let Some(reused) = served else { return };
             let (stream, settings) = reused.consume();
             session = ServerSession::new_http1(stream);
             if let Some(settings) = settings {
@@ -109,6 +153,29 @@ impl Engine {
         self.shutdown.send_replace(true);
         self.proxy.http_cleanup().await;
     }
+}
+
+/// Drives an exchange until it is done, or until its connection is cut and even that does not end it: a proxy that waits for
+/// the service looks at neither direction of the client's stream.
+async fn unless_cut<T>(connection: &Connection, serving: impl Future<Output = Option<T>>) -> Option<T> {
+    let mut serving = pin!(serving);
+    poll_fn(|cx| {
+        loop {
+            let before = connection.known_closer().map(|closer| closer.ending());
+            if let Poll::Ready(served) = serving.as_mut().poll(cx) {
+                return Poll::Ready(served);
+            }
+            let Some(closer) = connection.known_closer() else { return Poll::Pending };
+            closer.register(cx.waker());
+            // What changed before the waker was known has woken nobody.
+            match closer.ending() {
+                ending if before != Some(ending) => {}
+                Ending::Cut => return Poll::Ready(None),
+                Ending::Open | Ending::Closing => return Poll::Pending,
+            }
+        }
+    })
+    .await
 }
 
 /// When a client that has not sent a byte yet is no longer waited for. Who was let in has a request on its way, more often

@@ -7,12 +7,15 @@
 //! A request that Pingora cannot parse never reaches the proxy; Pingora answers it with a bare status. The stream replaces
 //! that answer by one in the gateway's error shape.
 
+mod closing;
+mod frames;
+
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -20,16 +23,20 @@ use async_trait::async_trait;
 use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use pingora::protocols::{
-    GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
+    ALPN, GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, TimingDigest, UniqueID,
     UniqueIDType,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 
 use super::alarm::Alarm;
 use super::held::Held;
+use super::socket::Socket;
+use crate::caller::ClientCertificate;
 use crate::client::PeerText;
 use crate::clock;
+use crate::context::Scheme;
+use closing::Farewell;
+pub use closing::{Closer, Ending};
 
 /// What an HTTP/2 connection with prior knowledge starts with (RFC 9113 §3.4).
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -50,6 +57,9 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// The peer's address as upstreams are told.
     pub peer_text: PeerText,
+    pub scheme: Scheme,
+    /// What the client has proved in the handshake.
+    pub certificate: Option<Arc<ClientCertificate>>,
     limits: EdgeLimits,
     opened: Instant,
     stage: AtomicU8,
@@ -64,6 +74,8 @@ pub struct Connection {
     h2: AtomicBool,
     /// The deadline passed while a request was in flight.
     expired: AtomicBool,
+    /// Ends an upgraded connection, when somebody may have to.
+    closer: OnceLock<Arc<Closer>>,
 }
 
 /// Where a connection is.
@@ -79,11 +91,13 @@ enum Stage {
 }
 
 impl Connection {
-    pub fn new(peer: SocketAddr, limits: EdgeLimits) -> Arc<Self> {
+    pub fn new(peer: SocketAddr, limits: EdgeLimits, scheme: Scheme) -> Self {
         let opened = clock::now();
-        Arc::new(Self {
+        Self {
             peer,
             peer_text: PeerText::new(peer.ip()),
+            scheme,
+            certificate: None,
             limits,
             opened,
             stage: AtomicU8::new(Stage::Idle as u8),
@@ -94,7 +108,8 @@ impl Connection {
             active: AtomicU32::new(0),
             h2: AtomicBool::new(false),
             expired: AtomicBool::new(false),
-        })
+            closer: OnceLock::new(),
+        }
     }
 
     /// The proxy has read the head of a request. It may take its time until a deadline is set.
@@ -135,6 +150,10 @@ impl Connection {
     /// Whether the deadline of the exchange has passed.
     pub fn expired(&self) -> bool {
         self.expired.load(Ordering::Relaxed)
+    }
+
+    pub fn set_h2(&self, h2: bool) {
+        self.h2.store(h2, Ordering::Relaxed);
     }
 
     pub fn is_h2(&self) -> bool {
@@ -190,7 +209,7 @@ pub enum MalformedKind {
 
 /// The stream that is given to Pingora.
 pub struct EdgeStream {
-    io: TcpStream,
+    io: Socket,
     held: Held,
     connection: Arc<Connection>,
     shared: Arc<ProxyDigest>,
@@ -202,6 +221,8 @@ pub struct EdgeStream {
     head_waits: bool,
     alarm: Alarm,
     answer: Answer,
+    /// What is known of the end of an upgraded connection that may have to end.
+    farewell: Option<Box<Farewell>>,
 }
 
 /// What becomes of an answer that the proxy did not author.
@@ -214,11 +235,11 @@ enum Answer {
 }
 
 impl EdgeStream {
-    pub fn new(stream: TcpStream, connection: Arc<Connection>, malformed: Malformed) -> pingora::Result<Self> {
+    pub fn new(io: Socket, connection: Arc<Connection>, malformed: Malformed) -> pingora::Result<Self> {
         let response = ResponseHeader::build(200, None)?;
         let shared = ProxyDigest::new(Box::new(response), Some(Box::new(Arc::clone(&connection))));
         Ok(Self {
-            io: stream,
+            io,
             held: Held::default(),
             connection,
             shared: Arc::new(shared),
@@ -228,6 +249,7 @@ impl EdgeStream {
             head_waits: false,
             alarm: Alarm::default(),
             answer: Answer::None,
+            farewell: None,
         })
     }
 
@@ -245,7 +267,7 @@ impl EdgeStream {
             }
         }
         let h2 = start == *H2_PREFACE;
-        self.connection.h2.store(h2, Ordering::Relaxed);
+        self.connection.set_h2(h2);
         Ok(h2)
     }
 
@@ -333,6 +355,9 @@ impl AsyncRead for EdgeStream {
             buf.put_slice(&self.rewound.drain(..take).collect::<Vec<_>>());
             return Poll::Ready(Ok(()));
         }
+        if self.connection.ending() != Ending::Open {
+            return self.poll_leave(cx);
+        }
         let reads_head = self.connection.stage() == Stage::Head && !self.connection.is_h2();
         if reads_head && self.head_bytes > self.connection.limits.header_bytes_max {
             self.refuse(MalformedKind::HeadTooLarge);
@@ -350,7 +375,7 @@ impl AsyncRead for EdgeStream {
                 // Who waits for the client has nothing to add now: what is written must not wait with it. Pingora flushes
                 // a body of known length at its end only. An error shows with the next write.
                 let this = &mut *self;
-                if !this.held.is_empty() {
+                if !this.held.is_empty() || this.io.buffers() {
                     let _ = this.held.poll_flush(&mut this.io, cx);
                 }
                 let error = ready!(self.poll_deadline(cx));
@@ -368,6 +393,9 @@ impl AsyncWrite for EdgeStream {
             ready!(self.poll_answer(cx))?;
             return Poll::Ready(Ok(buf.len()));
         }
+        if self.connection.known_closer().is_some() {
+            return self.poll_write_frames(cx, buf);
+        }
         let this = &mut *self;
         let written = ready!(this.held.poll_write(&mut this.io, cx, buf));
         this.sent();
@@ -379,7 +407,7 @@ impl AsyncWrite for EdgeStream {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        if self.answers_malformed() {
+        if self.answers_malformed() || self.connection.known_closer().is_some() {
             let first = bufs.iter().find(|buf| !buf.is_empty()).map_or(&[][..], |buf| buf);
             return self.poll_write(cx, first);
         }
@@ -395,11 +423,17 @@ impl AsyncWrite for EdgeStream {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
+        if this.connection.ending() != Ending::Open {
+            return this.poll_flush_frames(cx);
+        }
         this.held.poll_flush(&mut this.io, cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         ready!(self.as_mut().poll_flush(cx))?;
+        if self.connection.ending() == Ending::Cut {
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut self.io).poll_shutdown(cx)
     }
 }
@@ -432,7 +466,12 @@ impl UniqueID for EdgeStream {
     }
 }
 
-impl Ssl for EdgeStream {}
+impl Ssl for EdgeStream {
+    /// Over TLS the protocol was agreed on, whatever the first bytes look like.
+    fn selected_alpn_proto(&self) -> Option<ALPN> {
+        (self.connection.scheme == Scheme::Https && self.connection.is_h2()).then_some(ALPN::H2)
+    }
+}
 
 impl GetTimingDigest for EdgeStream {
     fn get_timing_digest(&self) -> Vec<Option<TimingDigest>> {

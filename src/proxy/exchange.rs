@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use http::Uri;
 
 use super::edge::Connection;
+use super::tenure::Tenure;
 use crate::clock;
 use crate::context::Context;
 use crate::gateway::{Gateway, Route};
@@ -28,6 +29,8 @@ pub struct Exchange {
     /// The code of our own refusal.
     pub code: Option<&'static Code>,
     pub forward: Option<Forward>,
+    /// Watches over an upgraded connection that may have to end.
+    pub tenure: Option<Tenure>,
     pub body_bytes_in: u64,
     pub started: Instant,
     /// When the last log line was written.
@@ -60,6 +63,7 @@ impl Exchange {
             original: None,
             code: None,
             forward: None,
+            tenure: None,
             body_bytes_in: 0,
             started: clock::now(),
             finished: None,

@@ -73,7 +73,8 @@ impl Held {
             let written = ready!(Pin::new(&mut *io).poll_write(cx, self.rest()))?;
             self.advance(written)?;
         }
-        Poll::Ready(Ok(()))
+        // Nothing to do for plain TCP; TLS may have taken bytes that it could not send yet.
+        Pin::new(io).poll_flush(cx)
     }
 
     fn takes(&self, length: usize) -> bool {

@@ -18,11 +18,13 @@ use pingora::{Error, ErrorType};
 
 use super::admit::{self, Raw};
 use super::answer::{answered, finish_head};
+use super::audit;
 use super::exchange::{Exchange, Forward};
 use super::failure::{self, CLIENT_GONE, Failure};
 use super::heads::{self, Request, Seen};
 use super::peer::{peer, shorter};
 use super::report;
+use super::tenure::Tenure;
 use crate::chain::Stop;
 use crate::client;
 use crate::clock;
@@ -31,6 +33,7 @@ use crate::contract::{AsyncHandler, Verdict};
 use crate::handlers::Action;
 use crate::live::Live;
 use crate::observe::access::{AccessLog, Entry};
+use crate::observe::metrics::Metrics;
 use crate::reply::{Code, Rejection, Reply};
 use crate::upstream::Upstream;
 
@@ -40,6 +43,7 @@ const ANNOUNCED: usize = 6;
 /// The application that Pingora runs: one for each worker thread.
 pub struct App {
     pub live: Arc<Live>,
+    pub metrics: Arc<Metrics>,
     pub access_log: Option<Arc<AccessLog>>,
 }
 
@@ -57,7 +61,7 @@ impl ProxyHttp for App {
 
     async fn request_filter(&self, session: &mut Session, x: &mut Box<Exchange>) -> pingora::Result<bool> {
         admit::begin(session, x);
-        let raw = Raw::look(session);
+        let raw = Raw::look(session, x);
         let mut head = heads::take(session.req_header_mut())?;
         let decision = match admit::admit(&mut head, &raw, x) {
             Ok(()) => decide(&mut head, x).await,
@@ -73,6 +77,7 @@ impl ProxyHttp for App {
                 Decision::Refuse(Box::new(rejection))
             }
         };
+        audit::record(&head, x);
         if let (Decision::Forward(_), Some(context), Some(connection)) = (&decision, &x.context, &x.connection) {
             head.headers.reserve(ANNOUNCED);
             let mut request = Request { head: &mut head, original: &mut x.original };
@@ -213,6 +218,9 @@ impl ProxyHttp for App {
             connection.stream(now, idle, forward.remaining(now));
         }
         if upgraded {
+            if let (Some(connection), Some(context)) = (&x.connection, &x.context) {
+                x.tenure = Tenure::begin(connection, context, &self.live, &self.metrics);
+            }
             return Ok(());
         }
         heads::change(head, |head| {
@@ -359,10 +367,12 @@ impl ProxyHttp for App {
                 host: crate::head::RequestHead::host(&seen),
                 path: target.path(),
                 query: target.query(),
+                hidden: &x.gateway.hidden,
                 version: version(head.version),
                 status,
                 code: x.code.map(|code| code.name),
                 route: Some(&*context.route).filter(|name| !name.is_empty()),
+                consumer: context.caller.as_ref().map(|caller| &*caller.name),
                 upstream: x.forward.as_ref().map(|forward| &*forward.upstream.name),
                 target: x.forward.as_ref().and_then(|forward| forward.address),
                 duration,

@@ -10,6 +10,7 @@ use tracing::{error, info};
 
 use super::BACKLOG;
 use super::worker::Workers;
+use crate::gateway::Listener;
 use crate::observe::metrics::Metrics;
 
 /// The sockets that are open, by the address in the configuration.
@@ -27,15 +28,16 @@ impl Listeners {
     }
 
     /// Opens every address, or none.
-    pub fn open_all(&mut self, addresses: &[SocketAddr]) -> anyhow::Result<()> {
-        for address in addresses {
-            self.open(*address).with_context(|| format!("cannot listen on {address}"))?;
+    pub fn open_all(&mut self, listeners: &[Listener]) -> anyhow::Result<()> {
+        for listener in listeners {
+            self.open(listener).with_context(|| format!("cannot listen on {}", listener.address))?;
         }
         Ok(())
     }
 
     /// Opens what is new and closes what is gone. What cannot be opened is logged and tried again later.
-    pub fn follow(&mut self, wanted: &[SocketAddr]) {
+    pub fn follow(&mut self, listeners: &[Listener]) {
+        let wanted: BTreeSet<SocketAddr> = listeners.iter().map(|listener| listener.address).collect();
         let gone: Vec<SocketAddr> = self.open.keys().filter(|open| !wanted.contains(open)).copied().collect();
         for address in gone {
             info!(%address, "no longer listening");
@@ -43,17 +45,18 @@ impl Listeners {
             self.workers.unlisten(address);
         }
         self.failing.retain(|address| wanted.contains(address));
-        for address in wanted {
-            if self.open.contains_key(address) {
+        for listener in listeners {
+            let address = listener.address;
+            if self.open.contains_key(&address) {
                 continue;
             }
-            match self.open(*address) {
+            match self.open(listener) {
                 Ok(bound) => {
-                    self.failing.remove(address);
+                    self.failing.remove(&address);
                     info!(%address, %bound, "listening");
                 }
                 // Told once for each address, not for each try.
-                Err(error) if self.failing.insert(*address) => {
+                Err(error) if self.failing.insert(address) => {
                     error!(%address, error = format!("{error:#}"), "cannot listen; trying again every second");
                 }
                 Err(_) => {}
@@ -78,10 +81,11 @@ impl Listeners {
         self.workers.drain().await;
     }
 
-    fn open(&mut self, address: SocketAddr) -> anyhow::Result<SocketAddr> {
-        let listener = bind(address)?;
-        let bound = listener.local_addr()?;
-        self.workers.listen(address, &listener, &self.metrics.listener(&address.to_string()))?;
+    fn open(&mut self, listener: &Listener) -> anyhow::Result<SocketAddr> {
+        let address = listener.address;
+        let socket = bind(address)?;
+        let bound = socket.local_addr()?;
+        self.workers.listen(listener, &socket, &self.metrics.listener(&address.to_string()))?;
         self.open.insert(address, bound);
         Ok(bound)
     }

@@ -16,6 +16,7 @@ use tracing::{error, warn};
 
 use super::BACKLOG;
 use super::admission::Admission;
+use crate::gateway::Listener;
 use crate::live::Live;
 use crate::observe::access::AccessLog;
 use crate::observe::metrics::{ListenerMetrics, Metrics};
@@ -31,7 +32,7 @@ pub struct Workers {
 }
 
 enum Command {
-    Listen(SocketAddr, StdListener, Arc<ListenerMetrics>),
+    Listen(Listener, StdListener, Arc<ListenerMetrics>),
     Unlisten(SocketAddr),
     /// Answered when nothing more is accepted and idle connections have been told to end.
     Drain(oneshot::Sender<()>),
@@ -50,10 +51,10 @@ impl Workers {
             let (sender, receiver) = mpsc::unbounded_channel();
             let options =
                 EngineOptions { live: Arc::clone(live), metrics: Arc::clone(metrics), access_log: access_log.cloned() };
-            let accepting = Accepting { live: Arc::clone(live), admission: Arc::clone(admission) };
+            let (live, admission) = (Arc::clone(live), Arc::clone(admission));
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                runtime.block_on(work(receiver, Arc::new(Engine::new(options)), accepting));
+                runtime.block_on(work(receiver, Arc::new(Engine::new(options)), live, admission));
             })?;
             commands.push(sender);
         }
@@ -63,13 +64,13 @@ impl Workers {
     /// Every worker accepts from the same socket: when it is closed, no connection is left in the queue of one of many.
     pub fn listen(
         &self,
-        address: SocketAddr,
-        listener: &StdListener,
+        listener: &Listener,
+        socket: &StdListener,
         metrics: &Arc<ListenerMetrics>,
     ) -> std::io::Result<()> {
         for commands in &self.commands {
             // A worker that is gone has panicked; the others go on.
-            let _ = commands.send(Command::Listen(address, listener.try_clone()?, Arc::clone(metrics)));
+            let _ = commands.send(Command::Listen(listener.clone(), socket.try_clone()?, Arc::clone(metrics)));
         }
         Ok(())
     }
@@ -94,16 +95,23 @@ impl Workers {
     }
 }
 
-async fn work(mut commands: mpsc::UnboundedReceiver<Command>, engine: Arc<Engine>, accepting: Accepting) {
+async fn work(
+    mut commands: mpsc::UnboundedReceiver<Command>,
+    engine: Arc<Engine>,
+    live: Arc<Live>,
+    admission: Arc<Admission>,
+) {
     let mut listening: HashMap<SocketAddr, (oneshot::Sender<()>, tokio::task::JoinHandle<()>)> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
-            Command::Listen(address, listener, metrics) => {
+            Command::Listen(listener, socket, metrics) => {
                 let (stop, stopped) = oneshot::channel();
-                let accepting = accepting.clone();
-                match TcpListener::from_std(listener) {
-                    Ok(listener) => {
-                        let task = tokio::spawn(accepting.accept(listener, stopped, Arc::clone(&engine), metrics));
+                let address = listener.address;
+                let (live, admission, engine) = (Arc::clone(&live), Arc::clone(&admission), Arc::clone(&engine));
+                let accepting = Accepting { live, admission, engine, metrics, listener };
+                match TcpListener::from_std(socket) {
+                    Ok(socket) => {
+                        let task = tokio::spawn(accepting.accept(socket, stopped));
                         listening.insert(address, (stop, task));
                     }
                     Err(error) => error!(%address, %error, "this worker cannot listen"),
@@ -124,27 +132,24 @@ async fn work(mut commands: mpsc::UnboundedReceiver<Command>, engine: Arc<Engine
     }
 }
 
-#[derive(Clone)]
 struct Accepting {
     live: Arc<Live>,
     admission: Arc<Admission>,
+    engine: Arc<Engine>,
+    metrics: Arc<ListenerMetrics>,
+    /// As it was when the last connection came.
+    listener: Listener,
 }
 
 impl Accepting {
-    async fn accept(
-        self,
-        listener: TcpListener,
-        mut stopped: oneshot::Receiver<()>,
-        engine: Arc<Engine>,
-        metrics: Arc<ListenerMetrics>,
-    ) {
+    async fn accept(mut self, listener: TcpListener, mut stopped: oneshot::Receiver<()>) {
         loop {
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 _ = &mut stopped => break,
             };
             match accepted {
-                Ok((stream, peer)) => self.admit(stream, peer, &engine, &metrics),
+                Ok((stream, peer)) => self.admit(stream, peer),
                 Err(error) => {
                     warn!(%error, "cannot accept a connection; is the limit on open files too low?");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
@@ -159,30 +164,42 @@ impl Accepting {
             if stream.set_nonblocking(true).is_ok()
                 && let Ok(stream) = TcpStream::from_std(stream)
             {
-                self.admit(stream, peer, &engine, &metrics);
+                self.admit(stream, peer);
             }
         }
     }
 
-    fn admit(&self, stream: TcpStream, peer: SocketAddr, engine: &Arc<Engine>, metrics: &Arc<ListenerMetrics>) {
-        let limits = self.live.current().settings.limits;
+    fn admit(&mut self, stream: TcpStream, peer: SocketAddr) {
+        let current = self.live.current();
+        let limits = &current.settings.limits;
+        // One that the configuration does not have any more stays what it was, for who had connected already.
+        let listeners = &current.settings.listeners;
+        if let Some(listener) = listeners.iter().find(|listener| listener.address == self.listener.address) {
+            self.listener.clone_from(listener);
+        }
         let permit = self.admission.enter(peer.ip(), limits.connections_max, limits.connections_per_address_max);
         match permit {
             Ok(permit) => {
                 // Small answers must not wait for the acknowledgement of earlier ones. Fails only on a dead socket.
                 let _ = stream.set_nodelay(true);
-                let engine = Arc::clone(engine);
+                let (engine, metrics) = (Arc::clone(&self.engine), Arc::clone(&self.metrics));
+                let tls = self.listener.tls.clone();
                 let open = metrics.accepted();
                 tokio::spawn(async move {
-                    engine.serve(stream, peer).await;
+                    match tls {
+                        None => engine.serve(stream, peer).await,
+                        Some(tls) => engine.serve_tls(stream, peer, &tls, &metrics).await,
+                    }
                     drop((permit, open));
                 });
             }
             Err(full) => {
-                metrics.refused(full.reason());
+                self.metrics.refused(full.reason());
                 let rejection = Rejection::new(Code::OVERLOADED, "the gateway has too many connections");
                 let rejection = rejection.with_field(RETRY_AFTER, HeaderValue::from_static("1"));
-                tokio::spawn(turn_away(stream, unread_reply(rejection, &self.live)));
+                // Who expects a handshake could not read it.
+                let answer = if self.listener.tls.is_some() { Vec::new() } else { unread_reply(rejection, &self.live) };
+                tokio::spawn(turn_away(stream, answer));
             }
         }
     }

@@ -4,13 +4,12 @@
 
 pub mod redact;
 
-use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime};
 
-use jiff::Timestamp;
-
-use self::redact::{each_query_piece, each_referer_piece};
+use self::redact::{Hidden, each_query_piece, each_referer_piece};
+use crate::lines::json::{self, put};
+use crate::lines::{RFC3339, Stamp};
 
 /// How a line looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,12 +32,16 @@ pub struct Entry<'a> {
     pub path: &'a str,
     /// Without the `?`; credentials in it are redacted here, not by the caller.
     pub query: Option<&'a str>,
+    /// Parameters that are redacted besides those whose names look like credentials.
+    pub hidden: &'a Hidden,
     /// As in `HTTP/1.1`.
     pub version: &'a str,
     pub status: u16,
     /// The stable code of a refusal of our own.
     pub code: Option<&'a str>,
     pub route: Option<&'a str>,
+    /// Name of the caller.
+    pub consumer: Option<&'a str>,
     pub upstream: Option<&'a str>,
     pub target: Option<SocketAddr>,
     /// From the request's first byte to the response's last.
@@ -55,56 +58,37 @@ pub struct Entry<'a> {
     pub attempts: u32,
 }
 
-/// Writes lines of one format, and keeps the text of the second it wrote last.
-pub(super) struct LineWriter {
-    format: AccessFormat,
-    second: Option<i64>,
-    second_text: String,
+/// Appends the entry and a line feed.
+pub(super) fn write(format: AccessFormat, out: &mut Vec<u8>, stamp: &mut Stamp, entry: &Entry<'_>) {
+    match format {
+        AccessFormat::Json => {
+            let (second, milli) = stamp.text(entry.time, RFC3339);
+            object(out, second, milli, entry);
+        }
+        AccessFormat::Combined => combined(out, stamp.text(entry.time, "%d/%b/%Y:%H:%M:%S +0000").0, entry),
+    }
+    out.push(b'\n');
 }
 
-impl LineWriter {
-    pub(super) fn new(format: AccessFormat) -> Self {
-        Self { format, second: None, second_text: String::new() }
-    }
-
-    /// Appends the entry and a line feed.
-    pub(super) fn write(&mut self, out: &mut Vec<u8>, entry: &Entry<'_>) {
-        let since = entry.time.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let second = i64::try_from(since.as_secs()).unwrap_or(0);
-        if self.second != Some(second) {
-            let time = Timestamp::from_second(second).unwrap_or(Timestamp::UNIX_EPOCH);
-            let pattern = match self.format {
-                AccessFormat::Json => "%Y-%m-%dT%H:%M:%S",
-                AccessFormat::Combined => "%d/%b/%Y:%H:%M:%S +0000",
-            };
-            self.second_text = time.strftime(pattern).to_string();
-            self.second = Some(second);
-        }
-        match self.format {
-            AccessFormat::Json => json(out, &self.second_text, since.subsec_millis(), entry),
-            AccessFormat::Combined => combined(out, &self.second_text, entry),
-        }
-        out.push(b'\n');
-    }
-}
-
-fn json(out: &mut Vec<u8>, second: &str, milli: u32, entry: &Entry<'_>) {
+fn object(out: &mut Vec<u8>, second: &str, milli: u32, entry: &Entry<'_>) {
     put(out, format_args!("{{\"time\":\"{second}.{milli:03}Z\""));
-    json_field(out, "request_id", entry.request_id.as_bytes());
+    json::field(out, "request_id", entry.request_id.as_bytes());
     put(out, format_args!(",\"client\":\"{}\"", entry.client));
-    json_field(out, "method", entry.method.as_bytes());
-    json_field(out, "host", entry.host.as_bytes());
-    json_field(out, "path", entry.path.as_bytes());
+    json::field(out, "method", entry.method.as_bytes());
+    json::field(out, "host", entry.host.as_bytes());
+    json::field(out, "path", entry.path.as_bytes());
     if let Some(query) = entry.query {
         out.extend_from_slice(b",\"query\":\"");
-        each_query_piece(query.as_bytes(), &mut |piece| json_text(out, piece));
+        each_query_piece(query.as_bytes(), entry.hidden, &mut |piece| json::text(out, piece));
         out.push(b'"');
     }
-    json_field(out, "version", entry.version.as_bytes());
+    json::field(out, "version", entry.version.as_bytes());
     put(out, format_args!(",\"status\":{}", entry.status));
-    for (name, value) in [("error", entry.code), ("route", entry.route), ("upstream", entry.upstream)] {
+    for (name, value) in
+        [("error", entry.code), ("route", entry.route), ("consumer", entry.consumer), ("upstream", entry.upstream)]
+    {
         if let Some(value) = value {
-            json_field(out, name, value.as_bytes());
+            json::field(out, name, value.as_bytes());
         }
     }
     if let Some(target) = entry.target {
@@ -123,21 +107,13 @@ fn json(out: &mut Vec<u8>, second: &str, milli: u32, entry: &Entry<'_>) {
     );
     if let Some(referer) = entry.referer {
         out.extend_from_slice(b",\"referer\":\"");
-        each_referer_piece(referer, &mut |piece| json_text(out, piece));
+        each_referer_piece(referer, entry.hidden, &mut |piece| json::text(out, piece));
         out.push(b'"');
     }
     if let Some(agent) = entry.user_agent {
-        json_field(out, "user_agent", agent);
+        json::field(out, "user_agent", agent);
     }
     out.push(b'}');
-}
-
-fn json_field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":\"");
-    json_text(out, value);
-    out.push(b'"');
 }
 
 /// Three decimals of a millisecond, without the rounding surprises of a float.
@@ -146,43 +122,27 @@ fn json_millis(out: &mut Vec<u8>, name: &str, duration: Duration) {
     put(out, format_args!(",\"{name}\":{}.{:03}", micros / 1000, micros % 1000));
 }
 
-/// The inside of a JSON string (RFC 8259 §7): invalid UTF-8 becomes U+FFFD; besides what JSON demands, DEL, the C1
-/// controls and the two Unicode line separators are escaped, since terminals and viewers act on them.
-fn json_text(out: &mut Vec<u8>, text: &[u8]) {
-    if text.iter().all(|byte| matches!(byte, b' '..=b'~') && !matches!(byte, b'"' | b'\\')) {
-        out.extend_from_slice(text);
-        return;
-    }
-    for chunk in text.utf8_chunks() {
-        for character in chunk.valid().chars() {
-            match character {
-                '"' => out.extend_from_slice(b"\\\""),
-                '\\' => out.extend_from_slice(b"\\\\"),
-                '\u{2028}' | '\u{2029}' => put(out, format_args!("\\u{:04x}", u32::from(character))),
-                control if control.is_control() => put(out, format_args!("\\u{:04x}", u32::from(control))),
-                other => out.extend_from_slice(other.encode_utf8(&mut [0; 4]).as_bytes()),
-            }
-        }
-        if !chunk.invalid().is_empty() {
-            out.extend_from_slice("\u{fffd}".as_bytes());
-        }
-    }
-}
-
 fn combined(out: &mut Vec<u8>, second: &str, entry: &Entry<'_>) {
-    put(out, format_args!("{} - - [{second}] \"", entry.client));
+    put(out, format_args!("{} - ", entry.client));
+    match entry.consumer {
+        Some(consumer) if !consumer.is_empty() => combined_word(out, consumer.as_bytes()),
+        _ => out.push(b'-'),
+    }
+    put(out, format_args!(" [{second}] \""));
     combined_text(out, entry.method.as_bytes());
     out.push(b' ');
     combined_text(out, entry.path.as_bytes());
     if let Some(query) = entry.query {
         out.push(b'?');
-        each_query_piece(query.as_bytes(), &mut |piece| combined_text(out, piece));
+        each_query_piece(query.as_bytes(), entry.hidden, &mut |piece| combined_text(out, piece));
     }
     out.push(b' ');
     combined_text(out, entry.version.as_bytes());
     put(out, format_args!("\" {} {} \"", entry.status, entry.bytes_out));
     match entry.referer {
-        Some(referer) if !referer.is_empty() => each_referer_piece(referer, &mut |piece| combined_text(out, piece)),
+        Some(referer) if !referer.is_empty() => {
+            each_referer_piece(referer, entry.hidden, &mut |piece| combined_text(out, piece))
+        }
         _ => out.push(b'-'),
     }
     out.extend_from_slice(b"\" \"");
@@ -191,6 +151,20 @@ fn combined(out: &mut Vec<u8>, second: &str, entry: &Entry<'_>) {
         _ => out.push(b'-'),
     }
     out.push(b'"');
+}
+
+/// The same for what stands between spaces and without quotes. A lone `-` would say that there is nobody.
+fn combined_word(out: &mut Vec<u8>, word: &[u8]) {
+    if word == b"-" {
+        out.extend_from_slice(b"\\x2D");
+        return;
+    }
+    for (place, part) in word.split(|byte| *byte == b' ').enumerate() {
+        if place > 0 {
+            out.extend_from_slice(b"\\x20");
+        }
+        combined_text(out, part);
+    }
 }
 
 /// Printable ASCII as it is, everything else and the two characters that quote as `\xHH`.
@@ -202,11 +176,6 @@ fn combined_text(out: &mut Vec<u8>, text: &[u8]) {
             _ => put(out, format_args!("\\x{byte:02X}")),
         }
     }
-}
-
-fn put(out: &mut Vec<u8>, text: std::fmt::Arguments<'_>) {
-    // Writing to a vector cannot fail.
-    let _ = out.write_fmt(text);
 }
 
 #[cfg(test)]

@@ -1,6 +1,7 @@
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr};
 use std::os::unix::fs::{PermissionsExt, symlink};
+use std::thread;
 use std::time::SystemTime;
 
 use tempfile::TempDir;
@@ -8,6 +9,8 @@ use tempfile::TempDir;
 use super::*;
 
 const BOUND: Duration = Duration::from_secs(30);
+
+static NOTHING: Hidden = Hidden::NONE;
 
 fn entry(request_id: &str) -> Entry<'_> {
     Entry {
@@ -18,10 +21,12 @@ fn entry(request_id: &str) -> Entry<'_> {
         host: "",
         path: "/",
         query: None,
+        hidden: &NOTHING,
         version: "HTTP/1.1",
         status: 200,
         code: None,
         route: None,
+        consumer: None,
         upstream: None,
         target: None,
         duration: Duration::ZERO,
@@ -35,7 +40,7 @@ fn entry(request_id: &str) -> Entry<'_> {
 }
 
 fn open(path: &Path, rotate_bytes: u64, keep: usize) -> Arc<AccessLog> {
-    let target = AccessTarget::File(path.to_owned());
+    let target = Target::File(path.to_owned());
     AccessLog::open(&AccessSettings { format: AccessFormat::Json, target, rotate_bytes, keep }, None).unwrap()
 }
 
@@ -97,34 +102,6 @@ fn concurrent_threads_lose_nothing_below_the_bound() {
         let own: Vec<_> = found.iter().filter(|id| id.starts_with(&format!("{worker}-"))).collect();
         assert!(own.iter().enumerate().all(|(count, id)| **id == format!("{worker}-{count}")));
     }
-    log.flush(BOUND);
-    assert!(lock(&log.shared.shards).is_empty(), "buffers of threads that ended are given back");
-}
-
-#[test]
-fn a_full_buffer_drops_and_counts_and_keeps_whole_lines() {
-    let pending = Pending { lines: Vec::new(), line_writer: LineWriter::new(AccessFormat::Json) };
-    let shard = Shard(Mutex::new(pending));
-    shard.append(&entry("x"));
-    let length = lock(&shard.0).lines.len();
-    let (mut woken, mut kept) = (0, 1);
-    loop {
-        match shard.append(&entry("x")) {
-            Appended::Full => break,
-            Appended::Wake => woken += 1,
-            Appended::Kept => {}
-        }
-        kept += 1;
-    }
-    assert_eq!(kept, SHARD_BYTES_MAX / length);
-    assert_eq!(woken, 1);
-    assert_eq!(lock(&shard.0).lines.len(), kept * length);
-    // Exactly the bound still fits.
-    lock(&shard.0).lines.truncate(0);
-    lock(&shard.0).lines.resize(SHARD_BYTES_MAX - length, b'\n');
-    assert!(matches!(shard.append(&entry("x")), Appended::Kept));
-    lock(&shard.0).lines.resize(SHARD_BYTES_MAX - length + 1, b'\n');
-    assert!(matches!(shard.append(&entry("x")), Appended::Full));
 }
 
 #[test]
@@ -231,7 +208,7 @@ fn a_target_that_cannot_be_opened_is_an_error_at_once() {
     let folder = TempDir::new().unwrap();
     let settings = |path: &Path| AccessSettings {
         format: AccessFormat::Json,
-        target: AccessTarget::File(path.to_owned()),
+        target: Target::File(path.to_owned()),
         rotate_bytes: 0,
         keep: 0,
     };
@@ -240,13 +217,4 @@ fn a_target_that_cannot_be_opened_is_an_error_at_once() {
     let log = AccessLog::open(&settings(Path::new("~/logs/access.log")), Some(folder.path())).unwrap();
     write(&log, "home");
     assert_eq!(ids(&folder.path().join("logs/access.log")), ["home"]);
-}
-
-#[test]
-fn only_a_leading_tilde_is_the_home_folder() {
-    let home = Some(Path::new("/home/me"));
-    assert_eq!(expand_home(Path::new("~/a"), home).unwrap(), Path::new("/home/me/a"));
-    assert_eq!(expand_home(Path::new("~a/b"), home).unwrap(), Path::new("~a/b"));
-    assert_eq!(expand_home(Path::new("/a/~"), None).unwrap(), Path::new("/a/~"));
-    assert_eq!(expand_home(Path::new("~/a"), None).unwrap_err().kind(), io::ErrorKind::NotFound);
 }

@@ -13,12 +13,14 @@ pub struct ListenerMetrics {
     name: String,
     open: AtomicI64,
     refused: ByCode,
+    handshakes_failed: ByCode,
     _lease: Option<Lease<String, ListenerMetrics>>,
 }
 
 impl ListenerMetrics {
     pub(super) fn new(name: &str, lease: Option<Lease<String, Self>>) -> Self {
-        Self { name: name.to_owned(), open: AtomicI64::new(0), refused: ByCode::default(), _lease: lease }
+        let (refused, handshakes_failed) = (ByCode::default(), ByCode::default());
+        Self { name: name.to_owned(), open: AtomicI64::new(0), refused, handshakes_failed, _lease: lease }
     }
 
     /// A connection was accepted; it is closed when the guard is dropped.
@@ -30,6 +32,11 @@ impl ListenerMetrics {
     /// A connection was turned away. Reasons are constants of the program.
     pub fn refused(&self, reason: &'static str) {
         self.refused.add(reason);
+    }
+
+    /// A TLS handshake failed. Reasons are constants of the program.
+    pub fn handshake_failed(&self, reason: &'static str) {
+        self.handshakes_failed.add(reason);
     }
 }
 
@@ -44,12 +51,12 @@ impl Drop for OpenConnection {
 }
 
 pub(super) fn families(listeners: &[Arc<ListenerMetrics>]) -> Vec<MetricFamily> {
-    let refused = listeners.iter().flat_map(|listener| {
-        listener
-            .refused
-            .counts()
-            .map(|(reason, count)| counter(&[("listener", &listener.name), ("reason", reason)], count))
-    });
+    let by_reason = |of: fn(&ListenerMetrics) -> &ByCode| {
+        listeners.iter().flat_map(move |listener| {
+            let counts = of(listener).counts();
+            counts.map(|(reason, count)| counter(&[("listener", &listener.name), ("reason", reason)], count))
+        })
+    };
     vec![
         gauges(
             "tollgate_connections",
@@ -58,6 +65,15 @@ pub(super) fn families(listeners: &[Arc<ListenerMetrics>]) -> Vec<MetricFamily> 
                 gauge(&[("listener", &listener.name)], listener.open.load(Ordering::Relaxed).max(0) as f64)
             }),
         ),
-        counters("tollgate_connections_refused_total", "Client connections turned away, by reason.", refused),
+        counters(
+            "tollgate_connections_refused_total",
+            "Client connections turned away, by reason.",
+            by_reason(|listener| &listener.refused),
+        ),
+        counters(
+            "tollgate_tls_handshakes_failed_total",
+            "TLS handshakes that failed, by reason.",
+            by_reason(|listener| &listener.handshakes_failed),
+        ),
     ]
 }

@@ -21,6 +21,8 @@ pub struct RouteMetrics {
     durations: Durations,
     in_flight: AtomicI64,
     refused: ByCode,
+    /// By filter, kind of credential and reason.
+    decided: ByCode<[&'static str; 3]>,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     _lease: Option<Lease<String, RouteMetrics>>,
@@ -34,6 +36,7 @@ impl RouteMetrics {
             durations: Durations::default(),
             in_flight: AtomicI64::new(0),
             refused: ByCode::default(),
+            decided: ByCode::default(),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             _lease: lease,
@@ -60,6 +63,11 @@ impl RouteMetrics {
     pub fn refused(&self, code: &'static str) {
         self.refused.add(code);
     }
+
+    /// A filter decided about the caller. All texts are constants of the program.
+    pub fn decided(&self, filter: &'static str, kind: &'static str, reason: &'static str) {
+        self.decided.add([filter, kind, reason]);
+    }
 }
 
 /// One request in flight.
@@ -85,6 +93,11 @@ pub(super) fn families(routes: &[Arc<RouteMetrics>]) -> Vec<MetricFamily> {
     let refused = routes.iter().flat_map(|route| {
         route.refused.counts().map(|(code, count)| counter(&[("code", code), ("route", &route.name)], count))
     });
+    let decided = routes.iter().flat_map(|route| {
+        route.decided.counts().map(|([filter, kind, reason], count)| {
+            counter(&[("filter", filter), ("kind", kind), ("reason", reason), ("route", &route.name)], count)
+        })
+    });
     let bytes = |of: fn(&RouteMetrics) -> &AtomicU64| {
         routes.iter().map(move |route| counter(&[("route", &route.name)], load(of(route))))
     };
@@ -103,6 +116,7 @@ pub(super) fn families(routes: &[Arc<RouteMetrics>]) -> Vec<MetricFamily> {
                 .map(|route| gauge(&[("route", &route.name)], route.in_flight.load(Ordering::Relaxed).max(0) as f64)),
         ),
         counters("tollgate_refused_total", "Requests refused by the gateway itself, by error code.", refused),
+        counters("tollgate_auth_total", "Decisions about callers, by filter, kind of credential and reason.", decided),
         counters("tollgate_request_bytes_total", "Bytes of request bodies received.", bytes(|route| &route.bytes_in)),
         counters("tollgate_response_bytes_total", "Bytes of response bodies sent.", bytes(|route| &route.bytes_out)),
     ]

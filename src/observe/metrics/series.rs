@@ -38,21 +38,26 @@ impl ByStatus {
     }
 }
 
-/// Counters by a code that the program knows, so their number is bounded by the program. Codes are compared by
-/// their text. Adding to a code seen before is a walk over the few that occurred, and one atomic add.
-#[derive(Default)]
-pub(super) struct ByCode {
-    first: OnceLock<Box<CodeCount>>,
+/// Counters by a code that the program knows, or by several, so their number is bounded by the program. Codes are
+/// compared by their text. Adding to a code seen before is a walk over the few that occurred, and one atomic add.
+pub(super) struct ByCode<K = &'static str> {
+    first: OnceLock<Box<CodeCount<K>>>,
 }
 
-struct CodeCount {
-    code: &'static str,
+struct CodeCount<K> {
+    code: K,
     count: AtomicU64,
-    next: OnceLock<Box<CodeCount>>,
+    next: OnceLock<Box<CodeCount<K>>>,
 }
 
-impl ByCode {
-    pub(super) fn add(&self, code: &'static str) {
+impl<K> Default for ByCode<K> {
+    fn default() -> Self {
+        Self { first: OnceLock::new() }
+    }
+}
+
+impl<K: Copy + PartialEq> ByCode<K> {
+    pub(super) fn add(&self, code: K) {
         let mut place = &self.first;
         loop {
             let found =
@@ -65,7 +70,7 @@ impl ByCode {
         }
     }
 
-    pub(super) fn counts(&self) -> impl Iterator<Item = (&'static str, u64)> {
+    pub(super) fn counts(&self) -> impl Iterator<Item = (K, u64)> {
         std::iter::successors(self.first.get(), |count| count.next.get()).map(|count| (count.code, load(&count.count)))
     }
 }

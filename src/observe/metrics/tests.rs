@@ -202,6 +202,11 @@ fn the_gateway_tells_about_its_configuration() {
     metrics.reloaded(false);
     metrics.malformed("HOST");
     metrics.count_access_log_dropped(|| 9);
+    metrics.count_audit_log_dropped(|| 8);
+    let route = metrics.route("tasks");
+    route.decided("auth", "api_key", "ok");
+    route.decided("auth", "api_key", "ok");
+    route.decided("require", "api_key", "scope");
     let listener = metrics.listener(":80");
     listener.refused("too_many");
     let text = metrics.render();
@@ -215,6 +220,9 @@ fn the_gateway_tells_about_its_configuration() {
         ("tollgate_reloads_total{result=\"failed\"}", 1.0),
         ("tollgate_malformed_requests_total{reason=\"HOST\"}", 1.0),
         ("tollgate_access_log_dropped_total", 9.0),
+        ("tollgate_audit_log_dropped_total", 8.0),
+        ("tollgate_auth_total{filter=\"auth\",kind=\"api_key\",reason=\"ok\",route=\"tasks\"}", 2.0),
+        ("tollgate_auth_total{filter=\"require\",kind=\"api_key\",reason=\"scope\",route=\"tasks\"}", 1.0),
         ("tollgate_connections_refused_total{listener=\":80\",reason=\"too_many\"}", 1.0),
         (concat!("tollgate_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"}"), 1.0),
     ] {

@@ -13,26 +13,49 @@ pub const REDACTED: &str = "[redacted]";
 const CREDENTIAL_WORDS: [&[u8]; 10] =
     [b"token", b"password", b"passwd", b"secret", b"key", b"sig", b"auth", b"code", b"session", b"credential"];
 
+/// Names of parameters that an operator chose for credentials: hidden in any case and percent-encoding.
+#[derive(Clone, Debug, Default)]
+pub struct Hidden {
+    /// In lower case.
+    names: Vec<Box<[u8]>>,
+}
+
+impl Hidden {
+    /// Only parameters whose names look like credentials are hidden.
+    pub const NONE: Self = Self { names: Vec::new() };
+
+    pub fn new<'a>(names: impl Iterator<Item = &'a str>) -> Self {
+        let mut names: Vec<Box<[u8]>> = names.map(|name| name.to_ascii_lowercase().into_bytes().into()).collect();
+        names.sort_unstable();
+        names.dedup();
+        Self { names }
+    }
+
+    fn names(&self, name: &[u8]) -> bool {
+        self.names.iter().any(|hidden| **hidden == *name)
+    }
+}
+
 /// The query with the value of every credential-like parameter replaced by [`REDACTED`].
 ///
 /// Names are percent-decoded once before they are judged. A `;`, `?` or `#` inside a pair starts another name, since
 /// some servers read it so; what follows a credential is hidden up to the next `&`. A name without `=` stays.
-pub fn redact_query(query: &str) -> Cow<'_, str> {
-    if !query.split('&').any(|pair| credential_at(pair.as_bytes()).is_some()) {
+pub fn redact_query<'q>(query: &'q str, hidden: &Hidden) -> Cow<'q, str> {
+    if !query.split('&').any(|pair| credential_at(pair.as_bytes(), hidden).is_some()) {
         return Cow::Borrowed(query);
     }
     let mut shown = Vec::with_capacity(query.len().saturating_add(REDACTED.len()));
-    each_query_piece(query.as_bytes(), &mut |piece| shown.extend_from_slice(piece));
+    each_query_piece(query.as_bytes(), hidden, &mut |piece| shown.extend_from_slice(piece));
     Cow::Owned(String::from_utf8_lossy(&shown).into_owned())
 }
 
 /// Hands `emit` the redacted query piece by piece. Cuts are at ASCII characters only, so valid UTF-8 stays valid.
-pub(super) fn each_query_piece(query: &[u8], emit: &mut dyn FnMut(&[u8])) {
+pub(super) fn each_query_piece(query: &[u8], hidden: &Hidden, emit: &mut dyn FnMut(&[u8])) {
     for (place, pair) in query.split(|byte| *byte == b'&').enumerate() {
         if place > 0 {
             emit(b"&");
         }
-        match credential_at(pair).and_then(|at| pair.get(..at)) {
+        match credential_at(pair, hidden).and_then(|at| pair.get(..at)) {
             Some(kept) => {
                 emit(kept);
                 emit(REDACTED.as_bytes());
@@ -43,7 +66,7 @@ pub(super) fn each_query_piece(query: &[u8], emit: &mut dyn FnMut(&[u8])) {
 }
 
 /// Hands `emit` a `Referer` without its userinfo, its query and fragment redacted like [`redact_query`].
-pub(super) fn each_referer_piece(referer: &[u8], emit: &mut dyn FnMut(&[u8])) {
+pub(super) fn each_referer_piece(referer: &[u8], hidden: &Hidden, emit: &mut dyn FnMut(&[u8])) {
     let tail_at = referer.iter().position(|byte| matches!(byte, b'?' | b'#')).unwrap_or(referer.len());
     let (address, tail) = referer.split_at_checked(tail_at).unwrap_or((referer, b""));
     let authority_at = address.windows(2).position(|pair| pair == b"//").map_or(0, |at| at.saturating_add(2));
@@ -55,16 +78,16 @@ pub(super) fn each_referer_piece(referer: &[u8], emit: &mut dyn FnMut(&[u8])) {
     emit(authority.rsplit(|byte| *byte == b'@').next().unwrap_or(authority));
     emit(path);
     if !tail.is_empty() {
-        each_query_piece(tail, emit);
+        each_query_piece(tail, hidden, emit);
     }
 }
 
 /// Where the value of a credential starts within one `&`-separated pair.
-fn credential_at(pair: &[u8]) -> Option<usize> {
+fn credential_at(pair: &[u8], hidden: &Hidden) -> Option<usize> {
     let mut start = 0_usize;
     for part in pair.split(|byte| matches!(byte, b';' | b'?' | b'#')) {
         if let Some(equals) = part.iter().position(|byte| *byte == b'=')
-            && part.get(..equals).is_some_and(names_credential)
+            && part.get(..equals).is_some_and(|name| names_credential(name, hidden))
         {
             return Some(start.saturating_add(equals).saturating_add(1));
         }
@@ -73,7 +96,7 @@ fn credential_at(pair: &[u8]) -> Option<usize> {
     None
 }
 
-fn names_credential(name: &[u8]) -> bool {
+fn names_credential(name: &[u8], hidden: &Hidden) -> bool {
     let mut decoded = SmallVec::<[u8; 64]>::new();
     let mut rest = name;
     while let Some((&first, after)) = rest.split_first() {
@@ -87,7 +110,8 @@ fn names_credential(name: &[u8]) -> bool {
         decoded.push(byte.to_ascii_lowercase());
         rest = next;
     }
-    CREDENTIAL_WORDS.iter().any(|word| decoded.windows(word.len()).any(|window| window == *word))
+    hidden.names(&decoded)
+        || CREDENTIAL_WORDS.iter().any(|word| decoded.windows(word.len()).any(|window| window == *word))
 }
 
 fn hex_byte(digits: &[u8]) -> Option<u8> {
@@ -103,7 +127,7 @@ mod tests {
 
     fn referer(given: &str) -> String {
         let mut shown = Vec::new();
-        each_referer_piece(given.as_bytes(), &mut |piece| shown.extend_from_slice(piece));
+        each_referer_piece(given.as_bytes(), &Hidden::default(), &mut |piece| shown.extend_from_slice(piece));
         String::from_utf8(shown).unwrap()
     }
 
@@ -133,7 +157,7 @@ mod tests {
             ("ü=1&pässwort=2&passwd=ü", "ü=1&pässwort=2&passwd=[redacted]"),
             ("&&", "&&"),
         ] {
-            assert_eq!(redact_query(given), shown, "{given}");
+            assert_eq!(redact_query(given, &Hidden::default()), shown, "{given}");
         }
     }
 
@@ -152,15 +176,33 @@ mod tests {
             "session",
             "credential",
         ] {
-            assert_eq!(redact_query(&format!("my_{word}s=1")), format!("my_{word}s=[redacted]"));
+            assert_eq!(redact_query(&format!("my_{word}s=1"), &Hidden::default()), format!("my_{word}s=[redacted]"));
         }
     }
 
     #[test]
+    fn chosen_names_are_hidden_in_every_spelling() {
+        let hidden = Hidden::new(["Ticket", "t"].into_iter());
+        for (given, shown) in [
+            ("ticket=x&a=1", "ticket=[redacted]&a=1"),
+            ("TICKET=x", "TICKET=[redacted]"),
+            ("t%69cket=x", "t%69cket=[redacted]"),
+            ("a=1;ticket=x", "a=1;ticket=[redacted]"),
+            ("T=x", "T=[redacted]"),
+            ("tickets=x&at=y", "tickets=x&at=y"),
+        ] {
+            assert_eq!(redact_query(given, &hidden), shown, "{given}");
+        }
+        let mut referer = Vec::new();
+        each_referer_piece(b"https://a.example/?ticket=x", &hidden, &mut |piece| referer.extend_from_slice(piece));
+        assert_eq!(referer, b"https://a.example/?ticket=[redacted]");
+    }
+
+    #[test]
     fn an_untouched_query_is_borrowed_and_many_pairs_are_all_seen() {
-        assert!(matches!(redact_query("page=2&status=open"), Cow::Borrowed(_)));
+        assert!(matches!(redact_query("page=2&status=open", &Hidden::default()), Cow::Borrowed(_)));
         let many = vec!["token=hush"; 1000].join("&");
-        assert!(!redact_query(&many).contains("hush"));
+        assert!(!redact_query(&many, &Hidden::default()).contains("hush"));
     }
 
     #[test]

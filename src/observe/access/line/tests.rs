@@ -1,9 +1,12 @@
 use std::net::Ipv4Addr;
+use std::time::UNIX_EPOCH;
 
 use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
+
+static NOTHING: Hidden = Hidden::NONE;
 
 fn entry() -> Entry<'static> {
     Entry {
@@ -14,10 +17,12 @@ fn entry() -> Entry<'static> {
         host: "api.example.com",
         path: "/a",
         query: None,
+        hidden: &NOTHING,
         version: "HTTP/1.1",
         status: 200,
         code: None,
         route: None,
+        consumer: None,
         upstream: None,
         target: None,
         duration: Duration::from_micros(12_045),
@@ -32,7 +37,7 @@ fn entry() -> Entry<'static> {
 
 fn line(format: AccessFormat, entry: &Entry<'_>) -> String {
     let mut out = Vec::new();
-    LineWriter::new(format).write(&mut out, entry);
+    write(format, &mut out, &mut Stamp::default(), entry);
     String::from_utf8(out).unwrap()
 }
 
@@ -52,6 +57,7 @@ fn every_field_as_json() {
         query: Some("page=2&token=hush"),
         code: Some("RATE_LIMITED"),
         route: Some("tasks"),
+        consumer: Some("dash\"board"),
         upstream: Some("task-service"),
         target: Some("[::1]:8080".parse().unwrap()),
         upstream_duration: Some(Duration::from_micros(999)),
@@ -64,6 +70,7 @@ fn every_field_as_json() {
     assert_eq!(shown["query"], "page=2&token=[redacted]");
     assert_eq!(shown["error"], "RATE_LIMITED");
     assert_eq!(shown["route"], "tasks");
+    assert_eq!(shown["consumer"], "dash\"board");
     assert_eq!(shown["upstream"], "task-service");
     assert_eq!(shown["target"], "[::1]:8080");
     assert_eq!(shown["upstream_duration_ms"], 0.999);
@@ -92,6 +99,18 @@ fn the_combined_format() {
 }
 
 #[test]
+fn the_caller_stands_in_the_place_of_the_user() {
+    let user = |consumer: &str| {
+        let line = line(AccessFormat::Combined, &Entry { consumer: Some(consumer), ..entry() });
+        line.strip_prefix("192.0.2.1 - ").unwrap().split_once(" [").unwrap().0.to_owned()
+    };
+    assert_eq!(user("dashboard"), "dashboard");
+    assert_eq!(user(""), "-");
+    assert_eq!(user("-"), "\\x2D", "somebody of that name is not nobody");
+    assert_eq!(user(" a [b\" c\n"), "\\x20a\\x20[b\\x22\\x20c\\x0A");
+}
+
+#[test]
 fn what_terminals_and_viewers_act_on_is_escaped() {
     let agent = "\u{1b}[2J\u{9b}31m\u{7f}\u{2028}é\0".as_bytes();
     let shown = line(AccessFormat::Json, &Entry { user_agent: Some(agent), ..entry() });
@@ -100,7 +119,7 @@ fn what_terminals_and_viewers_act_on_is_escaped() {
 
 #[test]
 fn the_second_is_kept_only_for_its_second() {
-    let mut writer = LineWriter::new(AccessFormat::Json);
+    let mut stamp = Stamp::default();
     for (millis, shown) in [
         (999, "1970-01-01T00:00:00.999Z"),
         (1000, "1970-01-01T00:00:01.000Z"),
@@ -108,12 +127,14 @@ fn the_second_is_kept_only_for_its_second() {
         (951_782_400_000, "2000-02-29T00:00:00.000Z"),
     ] {
         let mut out = Vec::new();
-        writer.write(&mut out, &Entry { time: UNIX_EPOCH + Duration::from_millis(millis), ..entry() });
+        let entry = Entry { time: UNIX_EPOCH + Duration::from_millis(millis), ..entry() };
+        write(AccessFormat::Json, &mut out, &mut stamp, &entry);
         let parsed: Value = serde_json::from_slice(&out).unwrap();
         assert_eq!(parsed["time"], shown);
     }
     let mut out = Vec::new();
-    writer.write(&mut out, &Entry { time: UNIX_EPOCH - Duration::from_secs(1), ..entry() });
+    let entry = Entry { time: UNIX_EPOCH - Duration::from_secs(1), ..entry() };
+    write(AccessFormat::Json, &mut out, &mut stamp, &entry);
     assert!(out.starts_with(b"{\"time\":\"1970-01-01T00:00:00.000Z\""));
 }
 
@@ -132,7 +153,7 @@ proptest! {
         let parsed: Value = serde_json::from_str(&json).unwrap();
         prop_assert_eq!(parsed["user_agent"].as_str().unwrap(), String::from_utf8_lossy(&agent));
         prop_assert_eq!(parsed["path"].as_str().unwrap(), &path);
-        prop_assert_eq!(parsed["query"].as_str().unwrap(), redact::redact_query(&query));
+        prop_assert_eq!(parsed["query"].as_str().unwrap(), redact::redact_query(&query, &Hidden::NONE));
         let combined = line(AccessFormat::Combined, &entry);
         prop_assert!(combined.trim_end_matches('\n').bytes().all(|byte| matches!(byte, b' '..=b'~')));
         prop_assert_eq!(combined.matches('"').count(), 6);

@@ -12,6 +12,8 @@ const FILE_MODE: u32 = 0o640;
 const FOLDER_MODE: u32 = 0o750;
 
 pub(super) struct Sink {
+    /// What the log is called.
+    name: &'static str,
     target: Target,
     /// The first error of an episode was told; cleared by the next success.
     failing: bool,
@@ -45,19 +47,19 @@ struct OpenFile {
 
 impl Sink {
     /// Writes to a descriptor of its own: the buffer of [`io::stdout`] would hide how much of a line got out.
-    pub(super) fn stdout() -> io::Result<Self> {
+    pub(super) fn stdout(name: &'static str) -> io::Result<Self> {
         let own = io::stdout().as_fd().try_clone_to_owned()?;
-        Ok(Self::new(Target::Stream(File::from(own))))
+        Ok(Self::new(name, Target::Stream(File::from(own))))
     }
 
     /// Opens the file for appending, its folder made if need be.
-    pub(super) fn file(path: PathBuf, rotate_bytes: u64, keep: usize) -> io::Result<Self> {
+    pub(super) fn file(name: &'static str, path: PathBuf, rotate_bytes: u64, keep: usize) -> io::Result<Self> {
         let open = Some(OpenFile::open(&path)?);
-        Ok(Self::new(Target::File(RotatedFile { path, rotate_bytes, keep, open })))
+        Ok(Self::new(name, Target::File(RotatedFile { path, rotate_bytes, keep, open })))
     }
 
-    fn new(target: Target) -> Self {
-        Self { target, failing: false, rotation_failing: false, lost_in_episode: 0, torn: false }
+    fn new(name: &'static str, target: Target) -> Self {
+        Self { name, target, failing: false, rotation_failing: false, lost_in_episode: 0, torn: false }
     }
 
     /// Opens the path anew. When that fails the file that is open stays in use, so no line is lost.
@@ -68,7 +70,7 @@ impl Sink {
                 file.open = Some(open);
                 self.torn = false;
             }
-            Err(error) => tracing::warn!("access log {}: cannot reopen: {error}", file.path.display()),
+            Err(error) => tracing::warn!("{} {}: cannot reopen: {error}", self.name, file.path.display()),
         }
     }
 
@@ -95,7 +97,7 @@ impl Sink {
         }
         if self.failing {
             self.failing = false;
-            tracing::info!("access log is written again, {} lines were lost", self.lost_in_episode);
+            tracing::info!("{} is written again, {} lines were lost", self.name, self.lost_in_episode);
             self.lost_in_episode = 0;
         }
         0
@@ -105,7 +107,7 @@ impl Sink {
         self.lost_in_episode = self.lost_in_episode.saturating_add(lost);
         if !self.failing {
             self.failing = true;
-            tracing::warn!("access log cannot be written, lines are dropped until it can: {error}");
+            tracing::warn!("{} cannot be written, lines are dropped until it can: {error}", self.name);
         }
     }
 
@@ -124,7 +126,7 @@ impl Sink {
             Err(error) => {
                 if !self.rotation_failing {
                     self.rotation_failing = true;
-                    tracing::warn!("access log {}: cannot rotate: {error}", file.path.display());
+                    tracing::warn!("{} {}: cannot rotate: {error}", self.name, file.path.display());
                 }
                 lines.len()
             }
@@ -245,7 +247,7 @@ mod tests {
         let (ours, mut theirs) = UnixStream::pair().unwrap();
         ours.set_nonblocking(true).unwrap();
         theirs.set_nonblocking(true).unwrap();
-        let mut sink = Sink::new(Target::Stream(File::from(OwnedFd::from(ours))));
+        let mut sink = Sink::new("access log", Target::Stream(File::from(OwnedFd::from(ours))));
         let line = format!("{}\n", "x".repeat(999));
         let lines = line.repeat(10_000);
         let lost = sink.write(lines.as_bytes());

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /health` | 200 for as long as the process lives |
 //! | `GET /ready` | 200; 503 with the reason while the gateway drains |
-//! | `GET /status` | what runs, as JSON: [`live::Status`](Status), routes, upstreams |
+//! | `GET /status` | what runs, as JSON: [`live::Status`](Status), routes, upstreams, issuers of tokens |
 //! | `GET /metrics` | counters, in the Prometheus text format |
 //! | `POST /reload` | 200 with the [`Outcome`] as JSON; 422 when a file on disk is not in use |
 //!
@@ -154,6 +154,7 @@ async fn status(State(admin): State<Admin>) -> Response {
         config: admin.live.status(),
         routes: routes(&current),
         upstreams: upstreams(&current),
+        issuers: issuers(&current),
     };
     axum::Json(shown).into_response()
 }
@@ -208,6 +209,7 @@ struct Shown {
     config: Status,
     routes: Vec<RouteShown>,
     upstreams: Vec<UpstreamShown>,
+    issuers: Vec<IssuerShown>,
 }
 
 #[derive(Serialize)]
@@ -234,6 +236,23 @@ struct TargetShown {
     resolved: Vec<std::net::SocketAddr>,
 }
 
+#[derive(Serialize)]
+struct IssuerShown {
+    name: String,
+    /// Where its keys are fetched from, if they are; without the query.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    jwks: Option<String>,
+    /// How many of the fetched keys are in use; none until they were fetched once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    keys: Option<usize>,
+    /// When they were last found to be the provider's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fetched_at: Option<String>,
+    /// Why the last fetch failed, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
 fn routes(gateway: &Gateway) -> Vec<RouteShown> {
     let shown = gateway.routes().iter().map(|route| RouteShown {
         name: route.name.to_string(),
@@ -253,6 +272,20 @@ fn upstreams(gateway: &Gateway) -> Vec<UpstreamShown> {
     };
     let shown = gateway.upstreams().iter();
     shown.map(|it| UpstreamShown { name: it.name.to_string(), targets: targets(it.targets()) }).collect()
+}
+
+fn issuers(gateway: &Gateway) -> Vec<IssuerShown> {
+    let shown = gateway.identity.issuers().map(|issuer| {
+        let status = issuer.source().map(|source| source.status());
+        IssuerShown {
+            name: issuer.name.to_string(),
+            keys: status.as_ref().and_then(|status| status.keys),
+            fetched_at: status.as_ref().and_then(|status| status.loaded).map(clock::rfc3339),
+            error: status.as_ref().and_then(|status| status.error.clone()),
+            jwks: status.map(|status| status.url),
+        }
+    });
+    shown.collect()
 }
 
 #[cfg(test)]

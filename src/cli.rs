@@ -5,6 +5,7 @@
 mod check;
 mod explain;
 mod health;
+mod key;
 pub mod run;
 mod schema;
 mod test;
@@ -59,6 +60,9 @@ enum Command {
         #[arg(long)]
         fragment: bool,
     },
+    /// Makes and hashes API keys.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
     /// Asks a running gateway whether it is ready: exit status 0 or 1.
     Health {
         /// The admin address.
@@ -100,6 +104,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         Command::Test(config) => test::test(&config.path),
         Command::Explain(explain) => explain::explain(explain),
         Command::Schema { fragment } => schema::schema(fragment),
+        Command::Key(command) => key::key(command),
         Command::Health { admin } => health::health(admin),
     }
 }
@@ -130,8 +135,9 @@ struct Broken {
     problems: Vec<Problem>,
 }
 
-fn load_and_compile(path: &Path) -> Result<Checked, Broken> {
-    let loaded = load(path, &Environment::Process, &Overrides::new());
+/// `overrides` are texts to take in place of what files hold.
+fn load_and_compile(path: &Path, overrides: &Overrides) -> Result<Checked, Broken> {
+    let loaded = load(path, &Environment::Process, overrides);
     let config = match loaded.config {
         Ok(config) => config,
         Err(problems) => return Err(Broken { sources: loaded.sources, problems }),

@@ -35,6 +35,9 @@ pub use new_key::{NewKey, PREFIX_CHARS_MAX, is_prefix, random_text, visible_part
 pub use roles::{RoleSettings, Roles, check_scope};
 pub use shared::Shared;
 
+#[cfg(test)]
+pub mod testing;
+
 /// The consumers, keys, issuers and roles of one snapshot.
 #[derive(Default)]
 pub struct Identity {

@@ -301,4 +301,6 @@ fn milliseconds(started: Instant) -> u64 {
 }
 
 #[cfg(test)]
+mod testing;
+#[cfg(test)]
 mod tests;

@@ -25,7 +25,7 @@ use crate::live::{Cause, Live};
 use crate::observe::access::AccessLog;
 use crate::observe::audit::AuditLog;
 use crate::observe::log::LogHandle;
-use crate::observe::metrics::Metrics;
+use crate::observe::metrics::{KeySetSample, Metrics};
 use admission::Admission;
 use listeners::Listeners;
 use worker::Workers;
@@ -72,6 +72,8 @@ impl Logs {
 const BACKLOG: u16 = 4096;
 /// How long the last log lines may take.
 const FLUSH_BOUND: Duration = Duration::from_secs(2);
+/// How long the start waits for the key sets of issuers: a gateway starts without its identity provider, if it must.
+const KEYS_PATIENCE: Duration = Duration::from_secs(2);
 /// How often an address is tried again that could not be listened on.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
@@ -81,7 +83,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     // First of all: until then a SIGHUP or SIGUSR1 would end the process.
     let mut signals = Signals::new()?;
     let settings = live.current().settings.clone();
-    live.resolve_names().await;
+    let identity = Arc::clone(live.current().identity.shared());
+    metrics.show_key_sets(samples(&live));
+    let keys = Arc::clone(&identity);
+    tokio::spawn(async move { keys.key_sets.keep_fetching().await });
+    tokio::join!(live.resolve_names(), identity.key_sets.tried(KEYS_PATIENCE), identity.read_keys());
     let admission = Arc::new(Admission::default());
     let workers = Workers::start(settings.threads, &live, &metrics, logs.access.as_ref(), &admission)?;
     let mut listeners = Listeners::new(workers, Arc::clone(&metrics));
@@ -93,6 +99,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     }
     tokio::spawn(Arc::clone(&live).watch());
     tokio::spawn(Arc::clone(&live).keep_resolving());
+    tokio::spawn(Arc::clone(&identity).keep());
     tell_expired(&settings);
     for (asked, bound) in listeners.bound() {
         info!(%asked, %bound, "listening");
@@ -111,8 +118,27 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         () = signals.stop() => warn!(connections = admission.open(), "told again to stop"),
     }
     stop.notify_waiters();
+    identity.flush().await;
     tokio::task::spawn_blocking(move || logs.flush()).await?;
     Ok(())
+}
+
+/// What the metrics show of the key sets of the snapshot in use.
+fn samples(live: &Arc<Live>) -> impl Fn() -> Vec<KeySetSample> + Send + Sync + 'static {
+    // Weak: the metrics belong to what is compiled with them.
+    let live = Arc::downgrade(live);
+    move || {
+        let Some(current) = live.upgrade().map(|live| live.current()) else { return Vec::new() };
+        let sources = current.identity.issuers().filter_map(|issuer| Some((&issuer.name, issuer.source()?.status())));
+        let sample = sources.map(|(issuer, status)| KeySetSample {
+            issuer: issuer.to_string(),
+            fetched: status.ok,
+            failed: status.failed,
+            keys: status.keys.unwrap_or_default(),
+            loaded: status.loaded,
+        });
+        sample.collect()
+    }
 }
 
 /// Follows signals and snapshots until it is told to stop. `fixed` are the settings it was started with.

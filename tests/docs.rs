@@ -120,6 +120,7 @@ fn mistakes(block: &Block) -> Option<String> {
         fs::write(&path, &block.text).unwrap();
         // What an example includes need not be there.
         fs::create_dir(folder.path().join("routes.d")).unwrap();
+        write_certificates(folder.path());
     }
     let gateway = match gateway(&path, &VARIABLES) {
         Ok(gateway) => gateway,
@@ -131,6 +132,15 @@ fn mistakes(block: &Block) -> Option<String> {
     }
     let schema = if block.fragment { fragment_schema() } else { root_schema() };
     schema::validate(&schema, &json(&block.text)).err()
+}
+
+/// The certificates that examples name.
+fn write_certificates(folder: &Path) {
+    for (name, host) in [("site", "www.example.com"), ("api", "api.example.com"), ("ca", "ca.example.com")] {
+        let made = rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
+        fs::write(folder.join(name).with_extension("pem"), made.cert.pem()).unwrap();
+        fs::write(folder.join(name).with_extension("key"), made.signing_key.serialize_pem()).unwrap();
+    }
 }
 
 fn json(text: &str) -> serde_json::Value {

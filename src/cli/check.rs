@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use serde_json::json;
 
 use super::{Broken, Checked, EXIT_CONFIGURATION, count, file_name, load_and_compile, print};
+use crate::config::load::Overrides;
 
 pub fn check(path: &Path, json: bool) -> ExitCode {
-    match load_and_compile(path) {
+    match load_and_compile(path, &Overrides::new()) {
         Ok(checked) => {
             print(&if json { checked.as_json() } else { checked.summary(path) });
             ExitCode::SUCCESS

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::{Explain, load_and_compile, print};
+use crate::config::load::Overrides;
 use crate::gateway::Gateway;
 use crate::gateway::preview::{Ask, Change, Outcome, Preview, StepReport, StepVerdict, preview, shown, target};
 use crate::head::{Headers, RequestHead as _};
@@ -14,7 +15,7 @@ use crate::head::{Headers, RequestHead as _};
 const BODY_CHARS_MAX: usize = 2000;
 
 pub fn explain(arguments: Explain) -> ExitCode {
-    let gateway = match load_and_compile(&arguments.config.path) {
+    let gateway = match load_and_compile(&arguments.config.path, &Overrides::new()) {
         Ok(checked) => checked.gateway,
         Err(broken) => return broken.report(),
     };

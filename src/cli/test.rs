@@ -4,10 +4,11 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use super::{EXIT_FAILED, complain, count, load_and_compile, print};
+use crate::config::load::Overrides;
 use crate::gateway::preview::run_tests;
 
 pub fn test(path: &Path) -> ExitCode {
-    let gateway = match load_and_compile(path) {
+    let gateway = match load_and_compile(path, &Overrides::new()) {
         Ok(checked) => checked.gateway,
         Err(broken) => return broken.report(),
     };

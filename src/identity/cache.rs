@@ -95,6 +95,7 @@ mod tests {
         }
         assert!(tokens.0.len() as u64 <= ENTRIES_MAX && tokens.0.weight() <= BYTES_MAX);
         assert!(tokens.0.len() as u64 > ENTRIES_MAX / 2, "{}", tokens.0.len());
+        let tokens = Tokens::default();
         let long = "x".repeat(8 * 1024);
         for number in 0..2 * ENTRIES_MAX {
             tokens.insert(&format!("{number}{long}"), entry.clone());

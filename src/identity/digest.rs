@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn what_is_no_digest_is_refused() {
-        let (short, long) = (&ABC[1..], format!("{ABC}0"));
+        let (short, long) = (ABC.strip_prefix('b').unwrap(), format!("{ABC}0"));
         for bad in ["", short, &long, &ABC.replace("ba", "bg"), &ABC.replace("ba", "+a"), &"ü".repeat(32)] {
             assert!(Digest::from_hex(bad).is_none(), "{bad:?}");
         }

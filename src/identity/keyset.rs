@@ -73,7 +73,7 @@ impl KeySet {
     /// A JWK set (RFC 7517). Keys that cannot verify tokens are left out.
     pub fn jwks(text: &[u8]) -> Result<Self, &'static str> {
         let (keys, skipped) = jwk::read(text)?;
-        Ok(Self { keys, named: true, generation: next_generation(), skipped })
+        Ok(Self { keys: keys.into(), named: true, generation: next_generation(), skipped: skipped.into() })
     }
 
     fn lone(material: Material) -> Self {

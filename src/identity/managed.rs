@@ -59,13 +59,18 @@ impl ManagedKeys {
         {
             return key.caller(digest, identity, now);
         }
-        let unread = self.expected.get().is_some() && self.loaded.get().is_none();
+        let unread = self.expected.get().is_some() && !self.is_loaded();
         Err(if unread { Reason::KeysUnavailable } else { Reason::Unknown })
     }
 
     /// Whether the key `id` is still the one that was let in, and would be let in again.
     pub(super) fn still_holds(&self, id: &str, version: u64, now: SystemTime) -> Result<(), Reason> {
         self.by_id.get(id).ok_or(Reason::Revoked)?.still_holds(version, now)
+    }
+
+    /// Whether the store was read once.
+    pub fn is_loaded(&self) -> bool {
+        self.loaded.get().is_some()
     }
 
     /// How many there are, ended ones included.
@@ -154,3 +159,6 @@ impl ManagedKeys {
         self.count.fetch_sub(1, Ordering::Release);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -2,14 +2,23 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+use tracing::warn;
 
 use super::jwks::KeySets;
 use super::managed::ManagedKeys;
 use crate::caller::Caller;
+use crate::clock;
 use crate::observe::audit::AuditLog;
 use crate::state::{Store, StoreError};
+
+/// How often counters of use are added to the store; so much of them is lost with a process that is killed.
+const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
+/// How often managed keys are read again, in flushes: for what another gateway wrote, and for what has ended.
+const FLUSHES_PER_READ: u32 = 3600;
 
 /// What identity knows beyond one snapshot.
 #[derive(Default)]
@@ -18,12 +27,14 @@ pub struct Shared {
     audit: OnceLock<Arc<AuditLog>>,
     /// Key sets that are fetched.
     pub key_sets: KeySets,
-    revoked: OnceLock<Box<dyn Fn(&Caller) -> bool + Send + Sync>>,
     managed: ManagedKeys,
     generations: AtomicU64,
     /// How many times something was revoked.
     revocations: watch::Sender<u64>,
+    revoked: OnceLock<Revoked>,
 }
+
+type Revoked = Box<dyn Fn(&Caller) -> bool + Send + Sync>;
 
 impl Shared {
     /// Hands in the state store, once it is open. The first one stays.
@@ -64,6 +75,38 @@ impl Shared {
     /// The keys that are kept in the state store.
     pub fn managed(&self) -> &ManagedKeys {
         &self.managed
+    }
+
+    /// Reads the managed keys. Where that fails it is tried again by [`Shared::keep`], and until then an unknown key is
+    /// refused as one that cannot be looked up.
+    pub async fn read_keys(&self) {
+        let Ok(store) = self.store() else { return };
+        if let Err(error) = self.managed.load(store.as_ref(), clock::wall()).await {
+            warn!(%error, "managed API keys could not be read");
+        }
+    }
+
+    /// Adds counters of use to the store.
+    pub async fn flush(&self) {
+        let Ok(store) = self.store() else { return };
+        if let Err(error) = self.managed.flush(store.as_ref()).await {
+            warn!(%error, "the use of API keys could not be written down; it is kept and tried again");
+        }
+    }
+
+    /// Keeps store and memory together, beside the requests, until it is dropped.
+    pub async fn keep(self: Arc<Self>) {
+        let mut ticks = tokio::time::interval(FLUSH_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut flushes = 0_u32;
+        loop {
+            ticks.tick().await;
+            flushes = flushes.wrapping_add(1);
+            if !self.managed.is_loaded() || flushes.is_multiple_of(FLUSHES_PER_READ) {
+                self.read_keys().await;
+            }
+            self.flush().await;
+        }
     }
 
     /// A number for the next snapshot; 0 is that of none.

@@ -24,7 +24,8 @@ pub struct Token<'a> {
     pub kid: Option<Box<str>>,
     /// Header and payload with the dot between them.
     pub signed: &'a str,
-    payload: &'a str,
+    /// Decoded.
+    payload: Vec<u8>,
     /// In base64url; only [`KeySet::verify`](super::keyset::KeySet::verify) decodes it.
     pub signature: &'a str,
 }
@@ -47,6 +48,7 @@ impl<'a> Token<'a> {
             return Err(Reason::Malformed);
         }
         let header = decode(header).and_then(|header| json::object(&header)).ok_or(Reason::Malformed)?;
+        let payload = decode(payload).ok_or(Reason::Malformed)?;
         let (algorithm, kid) = read_header(header)?;
         Ok(Self { algorithm, kid, signed, payload, signature })
     }
@@ -56,7 +58,7 @@ impl<'a> Token<'a> {
     /// # Errors
     /// [`Reason::Malformed`]: it is no JSON object.
     pub fn claims(&self) -> Result<Map<String, Value>, Reason> {
-        decode(self.payload).and_then(|payload| json::object(&payload)).ok_or(Reason::Malformed)
+        json::object(&self.payload).ok_or(Reason::Malformed)
     }
 }
 

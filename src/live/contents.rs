@@ -18,7 +18,8 @@ use crate::config::load::FILE_BYTES_MAX;
 pub struct Scope {
     /// Files of the configuration.
     pub files: BTreeSet<PathBuf>,
-    /// Files whose content stands in a value, as in `${file:/run/secrets/x}`, or belongs to one, as a certificate does.
+    /// Files whose content stands in a value, as in `${file:/run/secrets/x}`, or belongs to one, as a certificate or a key set
+    /// (`jwks_file`) does.
     pub values: BTreeSet<PathBuf>,
     /// Folders in which a new file may belong to the configuration.
     pub folders: BTreeSet<PathBuf>,
@@ -47,9 +48,18 @@ impl Scope {
     }
 }
 
-/// The paths in `${file:path}`. One too many, in a comment or after `$$`, costs a digest and no more.
+/// The paths in `${file:path}` and behind `jwks_file:`. One too many, in a comment or after `$$`, costs a digest and no more;
+/// a `jwks_file` that holds a reference to the environment is passed over.
 fn values(text: &str) -> impl Iterator<Item = &str> {
-    text.split("${file:").skip(1).filter_map(|rest| rest.split_once('}')).map(|(path, _)| path)
+    let named = text.split("${file:").skip(1).filter_map(|rest| rest.split_once('}')).map(|(path, _)| path);
+    let key_sets = text.split("jwks_file:").skip(1).filter_map(|rest| {
+        let line = rest.lines().next()?.trim_start();
+        match line.chars().next()? {
+            quote @ ('"' | '\'') => line.split(quote).nth(1),
+            _ => line.split([',', '}', '#']).next().map(str::trim_end),
+        }
+    });
+    named.chain(key_sets.filter(|path| !path.is_empty()))
 }
 
 type Sum = [u8; 32];

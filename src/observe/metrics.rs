@@ -4,6 +4,7 @@
 //! add. Handles are kept by name: a reload that keeps a name keeps its counts, and the series of a name are gone when
 //! the last holder of its handle is.
 
+mod keysets;
 mod listener;
 mod named;
 mod process;
@@ -19,6 +20,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prometheus::TextEncoder;
 use prometheus::proto::{LabelPair, Metric, MetricFamily};
 
+pub use self::keysets::KeySetSample;
 pub use self::listener::{ListenerMetrics, OpenConnection};
 pub use self::route::{InFlight, RouteMetrics};
 pub use self::upstream::{TargetMetrics, UpstreamError};
@@ -50,6 +52,7 @@ pub struct Metrics {
     config: Mutex<ConfigState>,
     access_log_dropped: Dropped,
     audit_log_dropped: Dropped,
+    key_sets: OnceLock<Box<dyn Fn() -> Vec<KeySetSample> + Send + Sync>>,
 }
 
 /// Where to ask how many lines a log lost.
@@ -87,6 +90,7 @@ impl Metrics {
             config: Mutex::default(),
             access_log_dropped: OnceLock::new(),
             audit_log_dropped: OnceLock::new(),
+            key_sets: OnceLock::new(),
         })
     }
 
@@ -157,6 +161,11 @@ impl Metrics {
         let _ = self.audit_log_dropped.set(Box::new(dropped));
     }
 
+    /// Where to ask how it goes with the key sets that are fetched. The first one given stays.
+    pub fn show_key_sets(&self, samples: impl Fn() -> Vec<KeySetSample> + Send + Sync + 'static) {
+        let _ = self.key_sets.set(Box::new(samples));
+    }
+
     /// Everything, in the text exposition format 0.0.4; see [`CONTENT_TYPE`].
     pub fn render(&self) -> String {
         let mut families = self.gateway_families();
@@ -169,6 +178,7 @@ impl Metrics {
         families.extend(listener::families(&self.listeners.all()));
         families.extend(route::families(&routes));
         families.extend(upstream::families(&upstreams, &targets));
+        families.extend(keysets::families(&self.key_sets.get().map(|samples| samples()).unwrap_or_default()));
         families.extend(process::families());
         // The encoder refuses families without a sample.
         families.retain(|family| !family.get_metric().is_empty());

@@ -25,6 +25,7 @@ use super::heads::{self, Request, Seen};
 use super::peer::{peer, shorter};
 use super::report;
 use super::tenure::Tenure;
+use crate::caller::Credential;
 use crate::chain::Stop;
 use crate::client;
 use crate::clock;
@@ -355,6 +356,13 @@ impl ProxyHttp for App {
             }
         }
         x.in_flight = None;
+        if let Some(context) = &x.context
+            && let Some(Credential::Key { id, managed: true, .. }) =
+                context.caller.as_ref().map(|caller| &caller.credential)
+        {
+            let managed = x.gateway.identity.shared().managed();
+            managed.count(id, &context.route, status, clock::wall());
+        }
         if let (Some(log), Some(context)) = (&self.access_log, &x.context) {
             let head = session.req_header();
             let target = x.original.as_ref().unwrap_or(&head.uri);

@@ -99,3 +99,6 @@ impl Watch {
         self.live.current().identity.still_holds(&self.caller, now).err()
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,6 +5,7 @@ mod client;
 mod folder;
 mod gateway;
 mod h2c;
+mod tls;
 mod upstream;
 mod wire;
 
@@ -13,6 +14,8 @@ use std::time::Duration;
 pub use client::{Client, Response};
 pub use folder::Folder;
 pub use gateway::Gateway;
+pub use h2c::H2Client;
+pub use tls::{Authority, Pair, TlsClient};
 pub use upstream::{Request, Upstream, answer};
 pub use wire::{Broken, Framing};
 

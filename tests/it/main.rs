@@ -24,5 +24,6 @@ mod reload;
 mod routing;
 mod shutdown;
 mod storm;
+mod tls;
 mod upstreams;
 mod websocket;

@@ -33,7 +33,7 @@ pub async fn follow(source: Weak<Source>, pace: Pace) {
             }
             Err(why) => {
                 failures = failures.saturating_add(1);
-                held.failed_because(why);
+                held.failed_because(&why);
                 let factor = 2_u32.saturating_pow(failures.saturating_sub(1));
                 pace.cooldown.saturating_mul(factor).min(pace.retry_max)
             }
@@ -77,11 +77,11 @@ impl Source {
         }
     }
 
-    fn failed_because(&self, why: String) {
+    fn failed_because(&self, why: &str) {
         self.failed.fetch_add(1, Ordering::Relaxed);
         let mut state = self.state();
-        let known = state.error.as_ref() == Some(&why);
-        state.error = Some(why.clone());
+        let known = state.error.as_deref() == Some(why);
+        state.error = Some(why.to_owned());
         drop(state);
         // Once for each kind of failure: the metric counts the rest.
         if !known {

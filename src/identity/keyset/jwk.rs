@@ -30,7 +30,7 @@ impl fmt::Display for Skipped {
 }
 
 /// The keys that verify tokens, and those that do not.
-pub(super) fn read(text: &[u8]) -> Result<(Box<[Key]>, Box<[Skipped]>), &'static str> {
+pub(super) fn read(text: &[u8]) -> Result<(Vec<Key>, Vec<Skipped>), &'static str> {
     let mut set = json::object(text).ok_or("it is no JSON object, or a member stands twice in it")?;
     let Some(Value::Array(written)) = set.remove("keys") else {
         return Err("it is no JWK set: it has no list `keys`");
@@ -48,7 +48,7 @@ pub(super) fn read(text: &[u8]) -> Result<(Box<[Key]>, Box<[Skipped]>), &'static
         }
     }
     drop_ambiguous(&mut keys, &mut skipped);
-    Ok((keys.into(), skipped.into()))
+    Ok((keys, skipped))
 }
 
 /// Drops repetitions, and all keys of which a `kid` does not tell which is meant.

@@ -103,9 +103,14 @@ pub struct Meter {
 
 #[derive(Default)]
 struct Pending {
-    /// Days since 1970.
-    days: HashMap<u64, HashMap<Arc<str>, Counts>>,
+    /// By the number of days since 1970.
+    days: HashMap<u64, PendingDay>,
+}
+
+#[derive(Default)]
+struct PendingDay {
     last_used: u64,
+    routes: HashMap<Arc<str>, Counts>,
 }
 
 impl Meter {
@@ -114,14 +119,14 @@ impl Meter {
         let at = seconds(now);
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
         let first = pending.days.is_empty();
-        pending.last_used = at;
-        let routes = pending.days.entry(at / DAY.as_secs()).or_default();
-        if let Some(counts) = routes.get_mut(route) {
+        let day = pending.days.entry(at / DAY.as_secs()).or_default();
+        day.last_used = day.last_used.max(at);
+        if let Some(counts) = day.routes.get_mut(route) {
             counts.add(&Counts::one(status));
         } else {
-            let known = routes.len() < ROUTES_MAX;
+            let known = day.routes.len() < ROUTES_MAX;
             let route = if known { Arc::clone(route) } else { Arc::from(OTHER) };
-            routes.entry(route).or_default().add(&Counts::one(status));
+            day.routes.entry(route).or_default().add(&Counts::one(status));
         }
         first
     }
@@ -129,9 +134,9 @@ impl Meter {
     /// Takes what came together, by date.
     fn take(&self) -> Usage {
         let pending = std::mem::take(&mut *self.pending.lock().unwrap_or_else(PoisonError::into_inner));
-        let day = |(day, routes): (u64, HashMap<Arc<str>, Counts>)| {
-            let routes = routes.into_iter().map(|(route, counts)| (route.to_string(), counts)).collect();
-            (date(day), Day { last_used: pending.last_used, routes })
+        let day = |(number, day): (u64, PendingDay)| {
+            let routes = day.routes.into_iter().map(|(route, counts)| (route.to_string(), counts)).collect();
+            (date(number), Day { last_used: day.last_used, routes })
         };
         pending.days.into_iter().map(day).collect()
     }
@@ -139,10 +144,10 @@ impl Meter {
     /// Gives back what could not be stored.
     fn give_back(&self, date: &str, day: &Day) {
         let mut pending = self.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        pending.last_used = pending.last_used.max(day.last_used);
-        let routes = pending.days.entry(day_number(date)).or_default();
+        let known = pending.days.entry(day_number(date)).or_default();
+        known.last_used = known.last_used.max(day.last_used);
         for (route, counts) in &day.routes {
-            routes.entry(Arc::from(route.as_str())).or_default().add(counts);
+            known.routes.entry(Arc::from(route.as_str())).or_default().add(counts);
         }
     }
 }

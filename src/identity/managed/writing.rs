@@ -81,12 +81,13 @@ impl ManagedKeys {
         refuse: impl Fn(&Record) -> Result<(), E>,
     ) -> Result<Result<(), E>, WriteError> {
         let _writing = self.writing.lock().await;
-        let Some(stored) = store.get(KEYS, id).await? else {
-            self.hide(id);
-            return Err(WriteError::NotFound);
+        let record = match self.get(id) {
+            Some(key) => Some(key.record.clone()),
+            // Perhaps another gateway made it since the last reading.
+            None => store.get(KEYS, id).await?.and_then(|stored| serde_json::from_slice(&stored).ok()),
         };
-        if let Ok(record) = serde_json::from_slice(&stored)
-            && let Err(refused) = refuse(&record)
+        if let Some(record) = &record
+            && let Err(refused) = refuse(record)
         {
             return Ok(Err(refused));
         }

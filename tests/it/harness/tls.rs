@@ -1,0 +1,118 @@
+//! Authorities, certificates, and a client's side of TLS.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::{TcpListener, TcpStream};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use super::within;
+
+/// An authority of certificates.
+pub struct Authority {
+    pub certificate: rcgen::Certificate,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A certificate and its key.
+pub struct Pair {
+    pub certificate: rcgen::Certificate,
+    pub key: KeyPair,
+}
+
+impl Authority {
+    pub fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.self_signed(&key).unwrap();
+        Self { certificate, issuer: Issuer::new(params, key) }
+    }
+
+    /// A certificate for these DNS names, of this subject.
+    pub fn issue(&self, names: &[&str], common_name: &str) -> Pair {
+        self.issue_until(names, common_name, 4000)
+    }
+
+    /// The same, valid until the beginning of a year.
+    pub fn issue_until(&self, names: &[&str], common_name: &str, year: i32) -> Pair {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let key = KeyPair::generate().unwrap();
+        Pair { certificate: params.signed_by(&key, &self.issuer).unwrap(), key }
+    }
+}
+
+/// A client that trusts one authority.
+#[derive(Clone)]
+pub struct TlsClient(ClientConfig);
+
+impl TlsClient {
+    pub fn trusting(authority: &Authority) -> Self {
+        Self::build(authority, None)
+    }
+
+    pub fn with_certificate(authority: &Authority, pair: &Pair) -> Self {
+        Self::build(authority, Some(pair))
+    }
+
+    /// Offers HTTP/2 alone.
+    pub fn h2(mut self) -> Self {
+        self.0.alpn_protocols = vec![b"h2".to_vec()];
+        self
+    }
+
+    fn build(authority: &Authority, pair: Option<&Pair>) -> Self {
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.certificate.der().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let builder = builder.with_root_certificates(roots);
+        Self(match pair {
+            None => builder.with_no_client_auth(),
+            Some(pair) => {
+                let key = PrivateKeyDer::Pkcs8(pair.key.serialize_der().into());
+                builder.with_client_auth_cert(vec![pair.certificate.der().clone()], key).unwrap()
+            }
+        })
+    }
+
+    pub async fn connect(&self, address: SocketAddr, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        let name = ServerName::try_from(name.to_owned()).unwrap();
+        let connector = TlsConnector::from(Arc::new(self.0.clone()));
+        let stream = TcpStream::connect(address).await?;
+        within("a TLS handshake", connector.connect(name, stream)).await
+    }
+
+    /// The certificate it is shown for a name.
+    pub async fn shown(&self, address: SocketAddr, name: &str) -> CertificateDer<'static> {
+        let stream = self.connect(address, name).await.expect("a handshake");
+        stream.get_ref().1.peer_certificates().unwrap()[0].clone().into_owned()
+    }
+
+    /// An address where plain connections become TLS ones to `address`: for clients that know TCP only.
+    pub async fn tunnel(&self, address: SocketAddr, name: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let bound = listener.local_addr().unwrap();
+        let client = self.clone();
+        tokio::spawn(async move {
+            while let Ok((mut plain, _)) = listener.accept().await {
+                let client = client.clone();
+                tokio::spawn(async move {
+                    // A failed handshake shows as a connection that is closed.
+                    let Ok(mut stream) = client.connect(address, name).await else { return };
+                    let _ = tokio::io::copy_bidirectional(&mut plain, &mut stream).await;
+                });
+            }
+        });
+        bound
+    }
+}

@@ -9,6 +9,8 @@ mod key;
 pub mod run;
 mod schema;
 mod test;
+mod token;
+mod user;
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -20,7 +22,9 @@ use clap::{Args, Parser, Subcommand};
 use crate::config::load::{Environment, Overrides, load};
 use crate::gateway::preview::{Ask, CLIENT};
 use crate::gateway::{Gateway, Services, compile};
+use crate::identity::Person;
 use crate::observe::metrics::Metrics;
+use crate::types::Period;
 use crate::yaml::{Problem, Sources};
 
 pub use schema::{fragment_schema, root_schema};
@@ -63,11 +67,54 @@ enum Command {
     /// Makes and hashes API keys.
     #[command(subcommand)]
     Key(key::KeyCommand),
+    /// Tokens of a token service.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Users that log in with a password.
+    #[command(subcommand)]
+    User(UserCommand),
     /// Asks a running gateway whether it is ready: exit status 0 or 1.
     Health {
         /// The admin address.
         #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9900")]
         admin: SocketAddr,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum TokenCommand {
+    /// Prints an access token, signed with the key of a token service.
+    Mint(Mint),
+}
+
+#[derive(Debug, Args)]
+struct Mint {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// The token service; not needed where there is one only.
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
+    /// Whom the token speaks for.
+    #[arg(long, value_name = "NAME")]
+    subject: String,
+    /// Roles, separated by commas.
+    #[arg(long, value_name = "ROLES", value_delimiter = ',')]
+    roles: Vec<String>,
+    /// Scopes beside those of the roles, separated by commas.
+    #[arg(long, value_name = "SCOPES", value_delimiter = ',')]
+    scopes: Vec<String>,
+    /// How long it is good: 1h, 30d. Default: as long as the tokens of the service.
+    #[arg(long, value_name = "PERIOD")]
+    expires: Option<Period>,
+}
+
+#[derive(Debug, Subcommand)]
+enum UserCommand {
+    /// Reads a password from standard input and prints its hash, as YAML to paste.
+    Hash {
+        /// The name to print with it.
+        #[arg(long, value_name = "NAME", default_value = "NAME")]
+        name: String,
     },
 }
 
@@ -105,6 +152,11 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         Command::Explain(explain) => explain::explain(explain),
         Command::Schema { fragment } => schema::schema(fragment),
         Command::Key(command) => key::key(command),
+        Command::Token(TokenCommand::Mint(Mint { config, service, subject, roles, scopes, expires })) => {
+            let person = Person { name: subject, roles, scopes };
+            token::mint(token::Mint { service, person, lifetime: expires, config: &config.path })
+        }
+        Command::User(UserCommand::Hash { name }) => user::hash(&name),
         Command::Health { admin } => health::health(admin),
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::identity::{ConsumerSettings, IssuerSettings, RoleSettings};
+use crate::identity::{ConsumerSettings, IssuerSettings, RoleSettings, TokenServiceSettings, UserSettings};
 use crate::types::{Address, Bind, Network, Period, Size};
 use crate::yaml::{Located, Named, Node, Place, Rest};
 
@@ -61,12 +61,18 @@ pub struct Root {
     /// Who signs the tokens that are accepted.
     #[serde(default)]
     pub issuers: Named<IssuerSettings>,
+    /// Who gives out tokens to users that log in.
+    #[serde(default)]
+    pub token_services: Named<TokenServiceSettings>,
     /// What roles bring.
     #[serde(default)]
     pub roles: Named<RoleSettings>,
     /// Who calls, with which keys.
     #[serde(default)]
     pub consumers: Vec<ConsumerSettings>,
+    /// Who logs in with a password.
+    #[serde(default)]
+    pub users: Vec<UserSettings>,
     /// Named lists of filters that routes reuse.
     #[serde(default)]
     pub chains: Named<Vec<Node>>,
@@ -86,6 +92,9 @@ pub struct Fragment {
     /// Who calls, with which keys.
     #[serde(default)]
     pub consumers: Vec<ConsumerSettings>,
+    /// Who logs in with a password.
+    #[serde(default)]
+    pub users: Vec<UserSettings>,
     /// Named lists of filters that routes reuse.
     #[serde(default)]
     pub chains: Named<Vec<Node>>,

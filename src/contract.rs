@@ -5,6 +5,8 @@
 //! [`AsyncFilter`]; only requests that meet one pay for it. Hooks must not block: what waits on the network for its own sake
 //! (a key set, a resolver) happens beside the request path.
 
+mod json;
+
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -14,10 +16,12 @@ use serde::de::DeserializeOwned;
 
 use crate::context::Context;
 use crate::head::{HeaderName, RequestHead, ResponseHead};
-use crate::identity::Identity;
+use crate::identity::{Identity, TokenService};
 use crate::reply::{Rejection, Reply};
 use crate::template::{FieldTemplate, Template};
 use crate::yaml::{Located, Node, Place, Problem, decode};
+
+pub use json::{json_body, no_credentials_in_query};
 
 /// What a request hook decides.
 #[derive(Debug)]
@@ -163,6 +167,12 @@ impl Compiler {
     /// Consumers, issuers and roles of the configuration.
     pub fn identity(&self) -> &Arc<Identity> {
         &self.identity
+    }
+
+    /// The token service that a handler speaks for, or reports that there is none.
+    pub fn token_service(&mut self, name: Option<&Located<String>>) -> Option<Arc<TokenService>> {
+        let found = self.identity.token_service(name, self.place());
+        found.map_err(|problem| self.problems.extend(problem)).ok()
     }
 
     /// Keeps a field for the gateway: what clients send under this name is removed on every route, in every spelling.

@@ -5,7 +5,10 @@
 
 mod api_keys;
 mod health;
+mod login;
+mod logout;
 mod redirect;
+mod refresh;
 mod respond;
 
 use std::sync::Arc;
@@ -22,7 +25,10 @@ use crate::yaml::Node;
 pub static HANDLERS: &[Entry] = &[
     Entry::of::<api_keys::ApiKeysSettings>(),
     Entry::of::<health::HealthSettings>(),
+    Entry::of::<login::LoginSettings>(),
+    Entry::of::<logout::LogoutSettings>(),
     Entry::of::<redirect::RedirectSettings>(),
+    Entry::of::<refresh::RefreshSettings>(),
     Entry::of::<respond::RespondSettings>(),
 ];
 

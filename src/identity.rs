@@ -13,17 +13,21 @@ mod keys;
 mod keyset;
 pub mod managed;
 mod new_key;
+mod passwords;
 pub mod presented;
+mod revocations;
 mod roles;
 mod shared;
 mod token;
+mod token_service;
+mod users;
 
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::caller::{Caller, ClientCertificate, Credential};
-use crate::yaml::Problem;
+use crate::yaml::{Located, Place, Problem};
 
 pub use certificates::CertificateSettings;
 pub use consumers::{Consumer, ConsumerSettings, KeySettings, SCOPES_MAX, scope_problem};
@@ -32,8 +36,12 @@ pub use issuers::{Audience, Issuer, IssuerSettings};
 pub use keys::parse_time;
 pub use managed::ManagedKeys;
 pub use new_key::{NewKey, PREFIX_CHARS_MAX, is_prefix, random_text, visible_part};
+pub use passwords::{PASSWORD_BYTES_MAX, hash as hash_password};
+pub use revocations::{Revocations, SESSION_CLAIM};
 pub use roles::{RoleSettings, Roles, check_scope};
 pub use shared::Shared;
+pub use token_service::{Issued, Refused, TokenService, TokenServiceSettings};
+pub use users::{Person, UserSettings};
 
 #[cfg(test)]
 pub mod testing;
@@ -45,6 +53,7 @@ pub struct Identity {
     keys: keys::Keys,
     certificates: certificates::Certificates,
     issuers: issuers::Issuers,
+    token_services: token_service::TokenServices,
     shared: Arc<Shared>,
     /// Tells it from every other one with the same `shared`.
     generation: u64,
@@ -53,11 +62,13 @@ pub struct Identity {
 /// What is written about identity in all files of a configuration.
 #[derive(Default)]
 pub struct Written<'a> {
-    pub roles: Vec<(&'a crate::yaml::Located<String>, &'a RoleSettings)>,
-    pub issuers: Vec<(&'a crate::yaml::Located<String>, &'a IssuerSettings)>,
+    pub roles: Vec<(&'a Located<String>, &'a RoleSettings)>,
+    pub issuers: Vec<(&'a Located<String>, &'a IssuerSettings)>,
     pub consumers: Vec<&'a ConsumerSettings>,
     /// The folder that paths are relative to.
     pub base: PathBuf,
+    pub users: Vec<&'a UserSettings>,
+    pub token_services: Vec<(&'a Located<String>, &'a TokenServiceSettings)>,
 }
 
 /// Why a credential is not accepted. The word stands in the audit log and in `tollgate_auth_total`; clients learn less.
@@ -140,7 +151,10 @@ impl Identity {
         let issuers = issuers::Issuers::compile(&written.issuers, &written.base, &roles, shared, problems);
         let certificates = certificates::Certificates::compile(&written.consumers, &roles, problems);
         let generation = shared.next_generation();
-        Arc::new(Self { roles, keys, certificates, issuers, shared: Arc::clone(shared), generation })
+        let users = users::Users::compile(&written.users, &roles, problems);
+        let services = &written.token_services;
+        let token_services = token_service::TokenServices::compile(services, &users, shared, problems);
+        Arc::new(Self { roles, keys, certificates, issuers, token_services, shared: Arc::clone(shared), generation })
     }
 
     /// The caller that an API key belongs to: one of the configuration, else a managed one. Any text of 1 to
@@ -189,6 +203,18 @@ impl Identity {
     /// All issuers, in the order of the configuration.
     pub fn issuers(&self) -> impl Iterator<Item = &Arc<Issuer>> {
         self.issuers.iter()
+    }
+
+    /// The service of this name that gives out tokens; without a name the only one. `Err(None)`: its problem is told already.
+    ///
+    /// # Errors
+    /// There is none, at `place`; or there are several.
+    pub fn token_service(
+        &self,
+        name: Option<&Located<String>>,
+        place: Place,
+    ) -> Result<Arc<TokenService>, Option<Problem>> {
+        self.token_services.find(name, place)
     }
 
     pub fn roles(&self) -> &Roles {

@@ -11,6 +11,7 @@ use super::EXIT_CONFIGURATION;
 use crate::config::load::Environment;
 use crate::config::{Log, LogFormat, State};
 use crate::gateway::{Services, preview};
+use crate::identity::Shared;
 use crate::lines::expand_home;
 use crate::live::Live;
 use crate::observe::access::AccessLog;
@@ -39,7 +40,7 @@ pub fn run(config: &Path) -> ExitCode {
     let opened = open_state(&live.current().settings.state, config);
     let served = opened.and_then(|store| {
         identity.attach(store);
-        serve(live, metrics, home.as_deref())
+        serve(live, &identity, metrics, home.as_deref())
     });
     match served {
         Ok(()) => ExitCode::SUCCESS,
@@ -50,7 +51,7 @@ pub fn run(config: &Path) -> ExitCode {
     }
 }
 
-fn serve(live: Arc<Live>, metrics: Arc<Metrics>, home: Option<&Path>) -> anyhow::Result<()> {
+fn serve(live: Arc<Live>, identity: &Shared, metrics: Arc<Metrics>, home: Option<&Path>) -> anyhow::Result<()> {
     let settings = live.current().settings.clone();
     let log = open_log(&settings.log, home)?;
     let access_log = match &settings.access_log {
@@ -73,7 +74,10 @@ fn serve(live: Arc<Live>, metrics: Arc<Metrics>, home: Option<&Path>) -> anyhow:
     let logs = Logs { access: access_log, audit: audit_log, errors: log };
     // The control thread: signals, reloads, the admin address. Requests are served by the workers.
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(server::run(server::Options { live, metrics, logs }))
+    runtime.block_on(async {
+        identity.load().await?;
+        server::run(server::Options { live, metrics, logs }).await
+    })
 }
 
 /// Opens what outlives a reload. A path is relative to the folder of `gateway.yaml`.

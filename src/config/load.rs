@@ -25,7 +25,7 @@ const FILES_MAX: usize = 10_000;
 /// The version of the format that this gateway reads.
 const VERSION: u32 = 1;
 /// The keys a fragment may carry.
-const FRAGMENT_KEYS: [&str; 5] = ["consumers", "chains", "upstreams", "routes", "tests"];
+const FRAGMENT_KEYS: [&str; 6] = ["consumers", "users", "chains", "upstreams", "routes", "tests"];
 
 /// A configuration as it is written, and the files it came from.
 #[derive(Debug)]
@@ -229,7 +229,7 @@ fn fragment_keys(node: &crate::yaml::Node, problems: &mut Vec<Problem>) {
 }
 
 /// The keys of [`Root`] that a fragment may not carry.
-const ROOT_KEYS: [&str; 17] = [
+const ROOT_KEYS: [&str; 18] = [
     "version",
     "threads",
     "listeners",
@@ -246,6 +246,7 @@ const ROOT_KEYS: [&str; 17] = [
     "drain_timeout",
     "state",
     "issuers",
+    "token_services",
     "roles",
 ];
 

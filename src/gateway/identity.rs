@@ -14,5 +14,12 @@ pub fn identity(config: &Config, shared: &Arc<Shared>, problems: &mut Vec<Proble
     let consumers = all(config, |fragment| &fragment.consumers, &root.consumers);
     let consumers = unique("consumer", consumers.map(|consumer| (&consumer.name, consumer)), problems);
     let consumers = consumers.into_iter().map(|(_, consumer)| consumer).collect();
-    Identity::compile(&Written { roles, issuers, consumers, base: config.base.clone() }, shared, problems)
+    let users = all(config, |fragment| &fragment.users, &root.users).collect();
+    let services = root.token_services.iter().map(|(name, service)| (name, service));
+    let token_services = unique("token service", services, problems);
+    Identity::compile(
+        &Written { roles, issuers, consumers, base: config.base.clone(), users, token_services },
+        shared,
+        problems,
+    )
 }

@@ -366,7 +366,9 @@ impl ApiKeys {
         let revoked = to_the_end(async move {
             let store = identity.shared().store()?;
             let within_reach = |record: &Record| rights::reach(&by, record, identity.roles());
-            identity.shared().managed().revoke(store.as_ref(), &of, within_reach).await
+            let revoked = identity.shared().managed().revoke(store.as_ref(), &of, within_reach).await;
+            identity.shared().tell_revoked();
+            revoked
         });
         revoked.await.map_err(|error| failed(&error))??;
         tracing::info!(key = id, by = &*caller.name, "API key revoked");
@@ -399,7 +401,10 @@ impl ApiKeys {
                 rights::check(&by, &edited.scopes, &edited.roles, identity.roles())?;
                 Ok::<_, Refused>(edited)
             };
-            identity.shared().managed().change(store.as_ref(), &of, edit).await
+            let changed = identity.shared().managed().change(store.as_ref(), &of, edit).await;
+            // It may be switched off, or end sooner.
+            identity.shared().tell_revoked();
+            changed
         });
         let key = changed.await.map_err(|error| failed(&error))??;
         Ok(key.record.clone())

@@ -1,8 +1,9 @@
 //! What all snapshots of a process have in common.
 
+use std::hash::RandomState;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
@@ -10,6 +11,9 @@ use tracing::warn;
 
 use super::jwks::KeySets;
 use super::managed::ManagedKeys;
+use super::passwords::Hashing;
+use super::revocations::Revocations;
+use super::token_service::{Attempts, Clients};
 use crate::caller::Caller;
 use crate::clock;
 use crate::observe::audit::AuditLog;
@@ -30,11 +34,18 @@ pub struct Shared {
     managed: ManagedKeys,
     generations: AtomicU64,
     /// How many times something was revoked.
-    revocations: watch::Sender<u64>,
-    revoked: OnceLock<Revoked>,
+    told_revoked: watch::Sender<u64>,
+    /// Tokens that were taken back.
+    pub revocations: Revocations,
+    /// Failed logins.
+    pub(super) attempts: Attempts,
+    /// Where passwords are checked.
+    pub(super) hashing: Hashing,
+    /// Connections to services that know users.
+    pub(super) clients: Clients,
+    /// Which user's hash is checked for a name that nobody has: the same one throughout.
+    pub(super) names: RandomState,
 }
-
-type Revoked = Box<dyn Fn(&Caller) -> bool + Send + Sync>;
 
 impl Shared {
     /// Hands in the state store, once it is open. The first one stays.
@@ -53,6 +64,24 @@ impl Shared {
         self.audit.get()
     }
 
+    /// Reads from the store what requests ask for in memory. Nothing is served before that.
+    ///
+    /// # Errors
+    /// The store is not open or does not answer.
+    pub async fn load(&self) -> Result<(), StoreError> {
+        self.revocations.load(&**self.store()?, clock::wall()).await
+    }
+
+    /// Takes back the token or login `id`, whose last token ends at `ends`.
+    ///
+    /// # Errors
+    /// The store failed; in this process it is taken back nevertheless.
+    pub async fn revoke(&self, id: &str, ends: SystemTime, now: SystemTime) -> Result<(), StoreError> {
+        let added = self.revocations.add(&**self.store()?, id, ends, now).await;
+        self.tell_revoked();
+        added
+    }
+
     /// The state store.
     ///
     /// # Errors
@@ -61,15 +90,9 @@ impl Shared {
         self.store.get().ok_or_else(|| StoreError("it is not open".to_owned()))
     }
 
-    /// Hands in what knows the tokens that were taken back. It is asked with every request that brings a token, and must
-    /// answer from memory. The first one stays.
-    pub fn revoke_by(&self, revoked: impl Fn(&Caller) -> bool + Send + Sync + 'static) {
-        let _ = self.revoked.set(Box::new(revoked));
-    }
-
     /// Whether the token of a caller was taken back.
     pub fn is_revoked(&self, caller: &Caller) -> bool {
-        self.revoked.get().is_some_and(|revoked| revoked(caller))
+        self.revocations.cover(caller)
     }
 
     /// The keys that are kept in the state store.
@@ -117,11 +140,11 @@ impl Shared {
     /// To be called whenever a credential was revoked: open WebSockets with `close_on: [key_revoked]` ask again whether theirs
     /// still holds.
     pub fn tell_revoked(&self) {
-        self.revocations.send_modify(|count| *count = count.wrapping_add(1));
+        self.told_revoked.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Tells whenever something was revoked.
-    pub fn revocations(&self) -> watch::Receiver<u64> {
-        self.revocations.subscribe()
+    pub fn revoked(&self) -> watch::Receiver<u64> {
+        self.told_revoked.subscribe()
     }
 }

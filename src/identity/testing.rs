@@ -187,6 +187,7 @@ pub fn try_identity(yaml: &str, base: &Path, shared: &Arc<Shared>) -> Result<Arc
         issuers: root.issuers.iter().map(|(name, issuer)| (name, issuer)).collect(),
         consumers: Vec::new(),
         base: base.to_owned(),
+        ..Written::default()
     };
     let identity = Identity::compile(&written, shared, &mut problems);
     if problems.is_empty() { Ok(identity) } else { Err(problems) }

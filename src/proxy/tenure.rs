@@ -66,7 +66,7 @@ impl Watch {
     async fn ended(&self) -> Reason {
         // Before the first look: whatever changes from now on is told.
         let mut swapped = self.live.subscribe();
-        let mut revoked = self.live.current().identity.shared().revocations();
+        let mut revoked = self.live.current().identity.shared().revoked();
         loop {
             let now = clock::wall();
             if let Some(reason) = self.over(now) {

@@ -25,5 +25,6 @@ mod routing;
 mod shutdown;
 mod storm;
 mod tls;
+mod token_service;
 mod upstreams;
 mod websocket;

@@ -1,0 +1,171 @@
+//! Tokens that were taken back before they ended.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{PoisonError, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::caller::{Caller, Credential};
+use crate::state::{Space, Store, StoreError};
+
+/// Most that are remembered at once. Each is forgotten when its token has ended.
+const ENTRIES_MAX: usize = 1_000_000;
+/// Where they are kept: the key is the id, the value the milliseconds since 1970 at which it may be forgotten.
+const SPACE: Space = Space("revoked");
+/// The claim that names what one login gave out: all of it is taken back together.
+pub const SESSION_CLAIM: &str = "sid";
+/// Entries read at once.
+const PAGE: usize = 1000;
+/// A verifier may take a token for so much longer as its clock may differ.
+const LEEWAY_MAX: Duration = Duration::from_secs(300);
+/// Fewer are not worth a sweep.
+const SWEEP_MIN: usize = 1024;
+
+/// The ids of tokens (`jti`) and of logins (`sid`) that are not to be accepted any more.
+///
+/// An id is 128 random bits, so it names no issuer: an issuer that is configured under two names is no way around.
+#[derive(Default)]
+pub struct Revocations {
+    until: RwLock<Entries>,
+    /// How many there are, so that nobody waits for the lock while there are none.
+    count: AtomicUsize,
+}
+
+#[derive(Default)]
+struct Entries {
+    by_id: HashMap<Box<str>, i64>,
+    /// How many make a sweep worth while.
+    sweep_at: usize,
+}
+
+impl Revocations {
+    /// Whether a token with this id, from this login, was taken back.
+    pub fn contains(&self, token: Option<&str>, session: Option<&str>) -> bool {
+        if self.count.load(Ordering::Acquire) == 0 {
+            return false;
+        }
+        let entries = self.until.read().unwrap_or_else(PoisonError::into_inner);
+        [token, session].into_iter().flatten().any(|id| entries.by_id.contains_key(id))
+    }
+
+    /// Whether the token of a caller was taken back.
+    pub fn cover(&self, caller: &Caller) -> bool {
+        let Credential::Token { id, .. } = &caller.credential else { return false };
+        self.contains(id.as_deref(), caller.claims.get(SESSION_CLAIM).and_then(|session| session.as_str()))
+    }
+
+    /// Takes back the token or login `id`, whose last token ends at `ends`. When the store fails it holds in this process
+    /// nevertheless, and the failure is told.
+    pub async fn add(&self, store: &dyn Store, id: &str, ends: SystemTime, now: SystemTime) -> Result<(), StoreError> {
+        let until = ends.checked_add(LEEWAY_MAX).unwrap_or(ends);
+        self.remember(id, milliseconds(until), milliseconds(now))?;
+        store.put(SPACE, id, milliseconds(until).to_string().into_bytes(), Some(until)).await
+    }
+
+    /// Reads what an earlier process kept.
+    pub async fn load(&self, store: &dyn Store, now: SystemTime) -> Result<(), StoreError> {
+        let mut after: Option<String> = None;
+        loop {
+            let page = store.list(SPACE, after.as_deref(), PAGE).await?;
+            let last = page.len() < PAGE;
+            after = page.last().map(|entry| entry.key.clone());
+            for entry in page {
+                // One that cannot be read is never forgotten: that is the safe side.
+                let until = std::str::from_utf8(&entry.value).ok().and_then(|text| text.parse().ok());
+                self.remember(&entry.key, until.unwrap_or(i64::MAX), milliseconds(now))?;
+            }
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    fn remember(&self, id: &str, until: i64, now: i64) -> Result<(), StoreError> {
+        let mut entries = self.until.write().unwrap_or_else(PoisonError::into_inner);
+        if entries.by_id.len() >= entries.sweep_at.max(SWEEP_MIN) {
+            entries.by_id.retain(|_, until| now < *until);
+            entries.sweep_at = entries.by_id.len().saturating_mul(2).min(ENTRIES_MAX);
+        }
+        if entries.by_id.len() >= ENTRIES_MAX {
+            return Err(StoreError(format!("{ENTRIES_MAX} revocations are remembered, and there is no room for more")));
+        }
+        entries.by_id.insert(id.into(), until);
+        self.count.store(entries.by_id.len(), Ordering::Release);
+        Ok(())
+    }
+}
+
+fn milliseconds(time: SystemTime) -> i64 {
+    let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::caller::{CallerFields, Level, Scopes};
+    use crate::clock;
+    use crate::state::{Limits, Memory};
+
+    fn caller(id: Option<&str>, session: Option<&str>) -> Caller {
+        let mut claims = serde_json::Map::new();
+        if let Some(session) = session {
+            claims.insert(SESSION_CLAIM.to_owned(), session.into());
+        }
+        Caller {
+            name: Arc::from("ann"),
+            credential: Credential::Token { issuer: Arc::from("main"), id: id.map(Box::from) },
+            level: Level::User,
+            roles: Box::default(),
+            scopes: Scopes::default(),
+            claims,
+            expires: None,
+            fields: CallerFields::new("ann", &[], &Scopes::default()).unwrap(),
+        }
+    }
+
+    #[tokio::test]
+    async fn a_token_is_covered_by_its_id_or_its_login() {
+        let (revocations, store, now) = (Revocations::default(), Memory::new(Limits::default()), clock::wall());
+        assert!(!revocations.cover(&caller(Some("a"), Some("s"))));
+        revocations.add(&store, "a", now, now).await.unwrap();
+        revocations.add(&store, "s", now, now).await.unwrap();
+        assert!(revocations.cover(&caller(Some("a"), None)) && revocations.cover(&caller(Some("b"), Some("s"))));
+        assert!(!revocations.cover(&caller(Some("b"), Some("t"))) && !revocations.cover(&caller(None, None)));
+        let mut key = caller(Some("a"), Some("s"));
+        key.credential = Credential::Key { id: Arc::from("a"), managed: false, version: 0 };
+        assert!(!revocations.cover(&key), "the id of a key is none of a token");
+    }
+
+    #[tokio::test]
+    async fn they_are_there_in_the_next_process() {
+        let (store, now) = (Memory::new(Limits::default()), clock::wall());
+        let before = Revocations::default();
+        for number in 0..2500 {
+            before.add(&store, &format!("{number:04}"), now + Duration::from_secs(60), now).await.unwrap();
+        }
+        before.add(&store, "ended", now - LEEWAY_MAX - Duration::from_secs(1), now).await.unwrap();
+        let after = Revocations::default();
+        after.load(&store, now).await.unwrap();
+        assert!((0..2500).all(|number| after.contains(Some(&format!("{number:04}")), None)));
+        assert!(!after.contains(Some("ended"), None));
+    }
+
+    #[tokio::test]
+    async fn they_are_kept_for_the_leeway_and_forgotten_then() {
+        let (revocations, now) = (Revocations::default(), 1_000_000);
+        let later = now + 1000;
+        for number in 0..SWEEP_MIN {
+            revocations.remember(&number.to_string(), later, now).unwrap();
+        }
+        revocations.remember("one more", i64::MAX, later - 1).unwrap();
+        assert!(revocations.contains(Some("0"), None), "not ended yet");
+        for number in 0..SWEEP_MIN {
+            revocations.remember(&format!("x{number}"), i64::MAX, later).unwrap();
+        }
+        assert!(!revocations.contains(Some("0"), None), "ended");
+        assert!(revocations.contains(Some("one more"), None) && revocations.contains(None, Some("x0")));
+    }
+}

@@ -23,7 +23,7 @@ lint:
 # The microbenchmarks. The reload storm takes minutes: cargo bench --profile quick --bench storm
 bench:
 	@scripts/setup cmake
-	cargo bench --profile quick --bench chain --bench load --bench route
+	cargo bench --profile quick --bench chain --bench identity --bench load --bench route
 
 # Every fuzz target for a minute; FUZZ_SECONDS=1800 for longer.
 fuzz:

@@ -4,6 +4,7 @@
 //! [`Node`] here is decoded later by whoever knows its type: the settings of filters and handlers, and `match`.
 
 pub mod load;
+mod logs;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -14,6 +15,8 @@ use serde::Deserialize;
 use crate::identity::{ConsumerSettings, IssuerSettings, RoleSettings, TokenServiceSettings, UserSettings};
 use crate::types::{Address, Bind, Network, Period, Size};
 use crate::yaml::{Located, Named, Node, Place, Rest};
+
+pub use logs::{AccessFormat, AccessLog, AuditLog, AuditOnly, Log, LogFormat};
 
 /// `gateway.yaml`: what belongs to the gateway, and everything an included file may hold.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -203,69 +206,6 @@ pub enum Errors {
     Envelope,
     /// `application/problem+json` (RFC 9457)
     Problem,
-}
-
-/// The error log.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct Log {
-    /// Filter of the log lines, such as `info` or `info,tollgate::live=debug`. Default `info`.
-    pub level: String,
-    pub format: LogFormat,
-    /// A file instead of standard error; reopened on SIGUSR1. `~` is the home folder.
-    pub file: Option<String>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum LogFormat {
-    #[default]
-    Human,
-    Json,
-}
-
-/// The access log: one line a request.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct AccessLog {
-    pub format: AccessFormat,
-    /// `stdout`, `none`, or a file; reopened on SIGUSR1. `~` is the home folder.
-    pub to: String,
-    /// A file is rotated when it is larger. Default 100MiB.
-    pub rotate: Size,
-    /// Rotated files that are kept. Default 5.
-    pub keep: u16,
-}
-
-#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AccessFormat {
-    #[default]
-    Json,
-    /// The combined format of Apache and nginx.
-    Combined,
-}
-
-/// The audit log: one line for each decision on who calls, and whether they may.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct AuditLog {
-    /// `none`, `stdout`, or a file; reopened on SIGUSR1. `~` is the home folder. Default none.
-    pub to: String,
-    /// A file is rotated when it is larger. Default 100MiB.
-    pub rotate: Size,
-    /// Rotated files that are kept. Default 5.
-    pub keep: u16,
-    /// `all` (default) decisions, or only those that `denied` something.
-    pub only: AuditOnly,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum AuditOnly {
-    #[default]
-    All,
-    Denied,
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -499,24 +439,6 @@ impl Default for Limits {
             connections_max: built_in(10_000),
             connections_per_address_max: built_in(1_000),
         }
-    }
-}
-
-impl Default for Log {
-    fn default() -> Self {
-        Self { level: "info".to_owned(), format: LogFormat::default(), file: None }
-    }
-}
-
-impl Default for AccessLog {
-    fn default() -> Self {
-        Self { format: AccessFormat::default(), to: "stdout".to_owned(), rotate: Size(100 * 1024 * 1024), keep: 5 }
-    }
-}
-
-impl Default for AuditLog {
-    fn default() -> Self {
-        Self { to: "none".to_owned(), rotate: Size(100 * 1024 * 1024), keep: 5, only: AuditOnly::default() }
     }
 }
 

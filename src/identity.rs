@@ -7,6 +7,8 @@ mod cache;
 mod certificates;
 mod consumers;
 mod digest;
+#[cfg(test)]
+pub mod fixture;
 mod issuers;
 pub mod jwks;
 mod keys;
@@ -18,6 +20,8 @@ pub mod presented;
 mod revocations;
 mod roles;
 mod shared;
+#[cfg(test)]
+pub mod testing;
 mod token;
 mod token_service;
 mod users;
@@ -42,9 +46,6 @@ pub use roles::{RoleSettings, Roles, check_scope};
 pub use shared::Shared;
 pub use token_service::{Issued, Refused, TokenService, TokenServiceSettings};
 pub use users::{Person, UserSettings};
-
-#[cfg(test)]
-pub mod testing;
 
 /// The consumers, keys, issuers and roles of one snapshot.
 #[derive(Default)]
@@ -233,6 +234,7 @@ impl Identity {
         }
         match &caller.credential {
             Credential::Key { id, managed: false, version } => self.keys.still_holds(id, *version, now),
+            Credential::Key { managed: true, .. } if self.has_consumer(&caller.name) => Err(Reason::Disabled),
             Credential::Key { id, managed: true, version } => self.shared.managed().still_holds(id, *version, now),
             Credential::Token { issuer, .. } => {
                 self.issuers.get(issuer).ok_or(Reason::Issuer)?;

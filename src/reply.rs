@@ -55,8 +55,8 @@ codes! {
     FAULT_INJECTED, SERVICE_UNAVAILABLE, "a `fault` filter answered instead of the service";
     BAD_GATEWAY, BAD_GATEWAY, "the service could not be reached, or answered with something that is not HTTP";
     UPSTREAM_UNAVAILABLE, SERVICE_UNAVAILABLE, "no target of the upstream is known to be usable";
-    OVERLOADED, SERVICE_UNAVAILABLE, "the gateway has as many connections as it may have";
-    IDENTITY_UNAVAILABLE, SERVICE_UNAVAILABLE, "a token cannot be verified yet: the keys of its issuer could not be fetched";
+    OVERLOADED, SERVICE_UNAVAILABLE, "the gateway has as many connections, or logins at once, as it may have";
+    IDENTITY_UNAVAILABLE, SERVICE_UNAVAILABLE, "a credential cannot be verified yet: the keys it is verified with could not be fetched";
     STATE_UNAVAILABLE, SERVICE_UNAVAILABLE, "the state store does not answer";
     GATEWAY_TIMEOUT, GATEWAY_TIMEOUT, "the service did not answer in time";
 }

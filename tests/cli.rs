@@ -1,6 +1,15 @@
 //! The command line as a user meets it: the real binary, its exit codes and every word of its messages.
 
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may end its process")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::string_slice,
+    reason = "a test may end its process"
+)]
+
+#[path = "cli/key.rs"]
+mod key;
 
 use std::fs;
 use std::io::{Read as _, Write as _};

@@ -24,7 +24,11 @@ use tollgate::yaml::{Sources, parse};
 /// What a fragment is loaded with.
 const MINIMAL_ROOT: &str = "version: 1\nlisteners: [{ bind: 127.0.0.1:8000 }]\ninclude: [fragment.yaml]\n";
 /// Variables that the documentation speaks of.
-const VARIABLES: [(&str, &str); 2] = [("GATEWAY_PORT", "8000"), ("TASKS_TOKEN", "a-token")];
+const VARIABLES: [(&str, &str); 3] = [
+    ("GATEWAY_PORT", "8000"),
+    ("JWT_SECRET", "a secret of sixty-four bytes that nobody uses for anything real!"),
+    ("TASKS_TOKEN", "a-token"),
+];
 
 /// A block of YAML in a page.
 struct Block {
@@ -187,6 +191,10 @@ fn the_reference_is_complete() {
     let mut own = vec![&schema];
     let types = [
         "Listener",
+        "TokenServiceSettings",
+        "AttemptSettings",
+        "VerifySettings",
+        "UserSettings",
         "Admin",
         "Defaults",
         "Limits",

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use serde_json::{Value, json};
 
 use super::{Explain, load_and_compile, print};
+use crate::caller::Caller;
 use crate::config::load::Overrides;
 use crate::gateway::Gateway;
 use crate::gateway::preview::{Ask, Change, Outcome, Preview, StepReport, StepVerdict, preview, shown, target};
@@ -45,6 +46,9 @@ impl Report<'_> {
             let _ = write!(text, ", for the client {}", self.preview.client);
         }
         text.push('\n');
+        if let Some(caller) = &self.preview.caller {
+            let _ = writeln!(text, "caller {}", described(caller));
+        }
         self.write_route(&mut text);
         self.write_filters(&mut text);
         match &self.preview.outcome {
@@ -98,6 +102,9 @@ impl Report<'_> {
             let via = step.via.as_ref().map(|via| format!(" via {via}")).unwrap_or_default();
             let place = self.gateway.sources.locate(step.place);
             let _ = writeln!(text, "  {}. {} ({place}{via}): {}", index.saturating_add(1), step.name, verdict(step));
+            if let Some(decision) = &step.decision {
+                let _ = writeln!(text, "       {}: {}", decision.kind, decision.reason);
+            }
             for change in &step.changes {
                 let _ = writeln!(text, "       {change}");
             }
@@ -132,6 +139,7 @@ impl Report<'_> {
             "request": self.asked,
             "from": self.from,
             "client": self.preview.client,
+            "caller": self.preview.caller.as_deref().map(caller_json),
             "route": route,
             "considered": considered,
             "filters": self.preview.steps.iter().map(|step| self.step_json(step)).collect::<Vec<_>>(),
@@ -160,6 +168,8 @@ impl Report<'_> {
             "verdict": verdict,
             "status": status,
             "code": code,
+            "credential": step.decision.map(|decision| decision.kind),
+            "reason": step.decision.map(|decision| decision.reason),
             "changes": step.changes.iter().map(Change::to_string).collect::<Vec<_>>(),
         })
     }
@@ -178,6 +188,39 @@ impl Report<'_> {
         }
         Some(body)
     }
+}
+
+/// Who calls, in one line.
+fn described(caller: &Caller) -> String {
+    let mut text = format!("{} by {}", line(&caller.name), caller.credential.kind());
+    if let Some(id) = caller.credential.id() {
+        let _ = write!(text, " {}", line(id));
+    }
+    let _ = write!(text, ", level {}", caller.level.as_str());
+    if !caller.roles.is_empty() {
+        let _ = write!(text, ", roles {}", line(&caller.roles.join(", ")));
+    }
+    let scopes = caller.scopes.to_string();
+    if !scopes.is_empty() {
+        let _ = write!(text, ", scopes {}", line(&scopes));
+    }
+    text
+}
+
+fn caller_json(caller: &Caller) -> Value {
+    json!({
+        "name": &*caller.name,
+        "credential": caller.credential.kind(),
+        "credential_id": caller.credential.id(),
+        "level": caller.level.as_str(),
+        "roles": caller.roles,
+        "scopes": caller.scopes.iter().collect::<Vec<_>>(),
+    })
+}
+
+/// Text of a token, made fit for a terminal.
+fn line(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
 }
 
 fn verdict(step: &StepReport) -> String {

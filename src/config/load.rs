@@ -13,7 +13,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
-use super::{Fragment, Root};
+use super::{Fragment, Root, Tls};
 use crate::yaml::{FileId, Kind, Lookup, Place, Problem, Sources, decode, interpolate, parse};
 
 /// Largest file that is read, in bytes.
@@ -207,7 +207,7 @@ impl Reading<'_> {
     /// Reads certificates and keys. What cannot be read is told when they are compiled, at their place.
     fn attached(&self, root: &Root) -> Attached {
         let tls = root.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-        let names = tls.flat_map(|tls| tls.files()).map(|name| name.value.clone());
+        let names = tls.flat_map(Tls::files).map(|name| name.value.clone());
         names.map(|name| (name.clone(), read_bytes(&self.base.join(&name), PEM_BYTES_MAX))).collect()
     }
 

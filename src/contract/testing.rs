@@ -6,6 +6,7 @@ use super::{AsyncFilter, Compiler, Filter, Settings, Step};
 use crate::clock;
 use crate::context::{Context, RequestId};
 use crate::head::{HeaderName, HeaderValue, Headers, Method, RequestBuf};
+use crate::identity::Identity;
 use crate::yaml::{Node, Place, Sources, parse};
 use std::sync::Arc;
 
@@ -18,7 +19,12 @@ pub fn node(text: &str) -> Node {
 
 /// Builds a filter, or gives the messages and hints of all problems.
 pub fn step<S: Settings>(text: &str) -> Result<Step, Vec<String>> {
-    let mut compiler = Compiler::at(Place::UNKNOWN, &Arc::default());
+    step_knowing::<S>(text, &Arc::default())
+}
+
+/// The same with consumers, issuers and roles.
+pub fn step_knowing<S: Settings>(text: &str, identity: &Arc<Identity>) -> Result<Step, Vec<String>> {
+    let mut compiler = Compiler::at(Place::UNKNOWN, identity);
     let built = super::build::<S>(&node(text), &mut compiler);
     outcome(built, compiler)
 }
@@ -39,6 +45,15 @@ pub fn outcome<T>(built: Option<T>, compiler: Compiler) -> Result<T, Vec<String>
 
 pub fn filter<S: Settings>(text: &str) -> Arc<dyn Filter> {
     match step::<S>(text) {
+        Ok(Step::Sync(filter)) => filter,
+        Ok(Step::Async(_)) => panic!("{} is an async filter", S::NAME),
+        Err(problems) => panic!("{problems:#?}"),
+    }
+}
+
+/// A filter that knows consumers, issuers and roles.
+pub fn filter_knowing<S: Settings>(text: &str, identity: &Arc<Identity>) -> Arc<dyn Filter> {
+    match step_knowing::<S>(text, identity) {
         Ok(Step::Sync(filter)) => filter,
         Ok(Step::Async(_)) => panic!("{} is an async filter", S::NAME),
         Err(problems) => panic!("{problems:#?}"),

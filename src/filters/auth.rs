@@ -16,6 +16,7 @@
 //! | `jwt.query` | the query parameter of a token: for WebSockets of browsers, which can set no field | none |
 //! | `forward` | fields that tell the service who calls: `name`, `roles` (`a,b`), `scopes` (`a b`), `level`, `credential` (the id of the key, token or certificate), `claims` (each claim with its field) | nothing is told |
 //! | `keep_credentials` | the service is sent the credential too | `false` |
+//! | `close_on` | what ends a WebSocket that is open (close code 1008): `token_expiry`, `key_revoked`, which is also a key taken out of the configuration | nothing |
 //! | `realm` | named in `WWW-Authenticate` | `tollgate` |
 //!
 //! **One reading only.** A credential may stand in several places, but once in each; two different ones in a request are refused, and
@@ -26,6 +27,9 @@
 //! make it a token. A key has at most 1024 bytes and is any text in its own field, but only letters, digits and `-._~+/=`
 //! behind `Bearer`; a token has at most 8192.
 //!
+//! A client certificate is that of the connection, verified by its listener (`client_ca`), and counts when the request
+//! brings no other credential; one that belongs to no consumer is refused.
+//!
 //! **Nothing is forged.** Credentials are taken out before the request goes on, from the query too; other cookies and
 //! parameters stay as they are. What clients send under a name of `forward` is removed, on every route of the gateway and in every
 //! spelling (`X_Consumer`). A role, scope or claim the caller does not have is a field that is absent; a claim that is no string is sent
@@ -33,9 +37,9 @@
 //!
 //! **Refusals** are 401 `UNAUTHORIZED` with a challenge: `Bearer` where tokens or bearers are accepted, with `error="invalid_token"` when one was
 //! sent; beside it `ApiKey realm="…", header="X-API-Key"` where keys are (no registered scheme, but one that says what is missing).
-//! They do not say whether a key exists: the reason stands in the audit log and in `tollgate_auth_total` alone. A token that
-//! cannot be verified because the keys of its issuer never came is 503 `IDENTITY_UNAVAILABLE`: the client may be right and is not told to
-//! throw its token away. A preflight that a `cors` filter of the route answers needs no credential; an upgrade to a WebSocket does.
+//! They do not say whether a key exists: the reason stands in the audit log and in `tollgate_auth_total` alone. A credential that
+//! cannot be verified because the keys of its issuer never came, or the state store was never read, is 503 `IDENTITY_UNAVAILABLE`: the
+//! client may be right and is not told to throw it away. A preflight that a `cors` filter of the route answers needs no credential; an upgrade to a WebSocket does.
 //!
 //! Refused when the configuration is read: settings of a kind that is not accepted, an unknown issuer, tokens without any issuer, one
 //! field for two facts, two `auth` in one chain.
@@ -91,7 +95,7 @@ use self::forward::Forward;
 pub use self::settings::AuthSettings;
 use crate::caller::Caller;
 use crate::clock;
-use crate::context::{Context, Decision};
+use crate::context::{CloseOn, Context, Decision};
 use crate::contract::{Filter, Hooks, Verdict};
 use crate::head::RequestHead;
 use crate::identity::presented::{Kind, Malformed, Places, Presented};
@@ -102,8 +106,11 @@ struct Auth {
     identity: Arc<Identity>,
     places: Places,
     issuers: Box<[Arc<Issuer>]>,
+    /// Client certificates are accepted.
+    certificates: bool,
     optional: bool,
     keeps_credentials: bool,
+    close_on: CloseOn,
     forward: Forward,
     challenges: Challenges,
 }
@@ -111,10 +118,12 @@ struct Auth {
 /// Why a request is not let through.
 struct Refusal {
     reason: Reason,
-    /// `None`: no credential was sent.
-    kind: Option<Kind>,
+    kind: &'static str,
     by_bearer: bool,
 }
+
+/// The kind when no credential was sent.
+const NONE: &str = "none";
 
 impl Filter for Auth {
     fn hooks(&self) -> Hooks {
@@ -129,8 +138,7 @@ impl Filter for Auth {
         match self.admit(request, context) {
             Ok(()) => Verdict::Continue,
             Err(refusal) => {
-                let kind = refusal.kind.map_or("none", Kind::as_str);
-                decide(context, false, kind, refusal.reason.as_str());
+                decide(context, false, refusal.kind, refusal.reason.as_str());
                 Verdict::Reject(Box::new(self.rejection(&refusal)))
             }
         }
@@ -139,30 +147,34 @@ impl Filter for Auth {
 
 impl Auth {
     fn admit(&self, request: &mut dyn RequestHead, context: &mut Context) -> Result<(), Refusal> {
-        let (caller, refusal) = match self.places.find(request)? {
-            Some(presented) => {
-                let refusal = |reason| Refusal::of(&presented, reason);
-                (self.verify(&presented).map_err(refusal)?, Refusal::of(&presented, Reason::Claims))
+        let caller = match (self.places.find(request)?, &context.certificate) {
+            (Some(presented), _) => self.verify(&presented).map_err(|reason| Refusal::of(&presented, reason))?,
+            // A connection may carry the requests of many, as that of a proxy does: what a request brings itself counts first.
+            (None, Some(certificate)) if self.certificates => {
+                let found = self.identity.certificate(certificate, clock::wall());
+                found.map_err(|reason| Refusal { reason, kind: "mtls", by_bearer: false })?
             }
-            None => return self.admit_nobody(request, context),
+            (None, _) => return self.admit_nobody(request, context),
         };
+        let kind = caller.credential.kind();
         if !self.keeps_credentials && !self.places.remove(request) {
-            return Err(Refusal { reason: Reason::Malformed, ..refusal });
+            return Err(Refusal { reason: Reason::Malformed, kind, by_bearer: false });
         }
         if !self.forward.tell(&caller, request) {
-            return Err(refusal);
+            return Err(Refusal { reason: Reason::Claims, kind, by_bearer: false });
         }
-        decide(context, true, caller.credential.kind(), "ok");
+        decide(context, true, kind, "ok");
+        context.close_on = self.close_on;
         context.caller = Some(caller);
         Ok(())
     }
 
     fn admit_nobody(&self, request: &mut dyn RequestHead, context: &mut Context) -> Result<(), Refusal> {
         if !self.optional {
-            return Err(Refusal { reason: Reason::Missing, kind: None, by_bearer: false });
+            return Err(Refusal { reason: Reason::Missing, kind: NONE, by_bearer: false });
         }
         self.forward.clear(request);
-        decide(context, true, "none", "anonymous");
+        decide(context, true, NONE, "anonymous");
         context.challenges = Some(Arc::clone(&self.challenges.plain));
         Ok(())
     }
@@ -178,9 +190,10 @@ impl Auth {
     }
 
     fn rejection(&self, refusal: &Refusal) -> Rejection {
-        let is_token = refusal.kind == Some(Kind::Jwt);
+        let is_token = refusal.kind == Kind::Jwt.as_str();
         if refusal.reason == Reason::KeysUnavailable {
-            let rejection = Rejection::new(Code::IDENTITY_UNAVAILABLE, "the token cannot be verified at the moment");
+            let rejection =
+                Rejection::new(Code::IDENTITY_UNAVAILABLE, "the credential cannot be verified at the moment");
             return rejection.with_field(http::header::RETRY_AFTER, challenges::RETRY_AFTER);
         }
         let message = match refusal.reason {
@@ -202,13 +215,13 @@ impl Auth {
 
 impl Refusal {
     fn of(presented: &Presented<'_>, reason: Reason) -> Self {
-        Self { reason, kind: Some(presented.kind), by_bearer: presented.by_bearer }
+        Self { reason, kind: presented.kind.as_str(), by_bearer: presented.by_bearer }
     }
 }
 
 impl From<Malformed> for Refusal {
     fn from(malformed: Malformed) -> Self {
-        Self { reason: Reason::Malformed, kind: Some(malformed.kind), by_bearer: malformed.by_bearer }
+        Self { reason: Reason::Malformed, kind: malformed.kind.as_str(), by_bearer: malformed.by_bearer }
     }
 }
 

@@ -17,11 +17,12 @@ pub(super) use expect::ask;
 pub use expect::{Failure, check_tests, run_tests};
 
 use super::{Gateway, Matched, Route, preflight_for};
+use crate::caller::Caller;
 use crate::chain::Link;
 use crate::client::{self, PeerText};
 use crate::clock;
 use crate::config::UpstreamHost;
-use crate::context::{Context, Scheme};
+use crate::context::{Context, Decision, Scheme};
 use crate::contract::Verdict;
 use crate::handlers::Action;
 use crate::head::{
@@ -86,6 +87,8 @@ impl Ask {
 pub struct Preview {
     /// Who sent it, when a trusted proxy says so.
     pub client: IpAddr,
+    /// Who calls, when a filter found out.
+    pub caller: Option<Arc<Caller>>,
     /// The request as the filters left it.
     pub request: RequestBuf,
     /// The routes that were looked at; empty when the request was refused before.
@@ -118,6 +121,8 @@ pub struct StepReport {
     /// It has nothing to do on the way in.
     pub response_only: bool,
     pub verdict: StepVerdict,
+    /// What it decided about who calls.
+    pub decision: Option<Decision>,
     /// What it changed on the request.
     pub changes: Vec<Change>,
 }
@@ -150,6 +155,7 @@ pub fn preview(gateway: &Gateway, ask: Ask) -> Preview {
     let response = walk.respond(&outcome);
     Preview {
         client: walk.context.client,
+        caller: walk.context.caller,
         request: walk.request,
         considered: walk.considered,
         route: walk.taken.then_some(walk.route),
@@ -283,6 +289,7 @@ impl<'g> Walk<'g> {
 
     fn step(&mut self, link: &Link) -> Verdict {
         let before = self.request.clone();
+        let decided = self.context.decisions.len();
         let verdict = link.preview(&mut self.request, &mut self.context);
         self.steps.push(StepReport {
             name: link.name,
@@ -294,6 +301,7 @@ impl<'g> Walk<'g> {
                 Verdict::Reply(reply) => StepVerdict::Replied(reply.status),
                 Verdict::Reject(rejection) => StepVerdict::Rejected(rejection.code, rejection.status),
             },
+            decision: self.context.decisions.get(decided).copied(),
             changes: change::between(&before, &self.request),
         });
         verdict

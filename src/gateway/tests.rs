@@ -173,3 +173,44 @@ routes:
         ]
     );
 }
+
+const WITH_AUTH: &str = r#"consumers:
+  - name: dashboard
+    scopes: [read:tasks]
+    keys: [{ id: k-1, sha256: 770e607624d689265ca6c44884d0807d9b054d23c473c106c72be9de08b7376c }]
+"#;
+
+#[test]
+fn what_has_to_know_the_caller_stands_behind_what_finds_out() {
+    let problems = |filters: &str, chains: &str| {
+        let route = format!("routes:\n  - {{ name: a, match: /a, filters: {filters}, respond: {{ status: 204 }} }}\n");
+        try_gateway(&with(&[WITH_AUTH, chains, &route].concat()), None, &Metrics::new(10)).err().unwrap_or_default()
+    };
+    let chains = "chains:\n  known: [auth: { accept: [api_key] }]\n  broken: [auth: { accept: [] }]\n";
+    for sound in ["[{ use: known }, require: {}]", "[auth: { accept: [api_key] }, require: {}]", "[]"] {
+        assert_eq!(problems(sound, chains), "", "{sound}");
+    }
+    for unsound in ["[require: {}]", "[require: {}, use: known]", "[security_headers, require: {}]"] {
+        assert!(
+            problems(unsound, chains.split("  broken").next().unwrap()).contains("no `auth` before it finds out"),
+            "{unsound}"
+        );
+    }
+    assert!(
+        problems("[{ use: known }, auth: { accept: [api_key] }]", "chains:\n  known: [auth: { accept: [api_key] }]\n")
+            .contains("a second `auth`")
+    );
+    let broken = problems("[{ use: broken }, require: {}]", chains);
+    assert!(broken.contains("nobody could get in") && !broken.contains("no `auth` before"), "{broken}");
+}
+
+#[test]
+fn a_preflight_is_known_as_one_on_a_route_that_takes_every_method() {
+    let route = |filters: &str| format!("routes:\n  - {{ name: a, match: /a, filters: {filters}, upstream: tasks }}\n");
+    let mut request = RequestBuf::new(Method::OPTIONS, "/a");
+    request.set(&http::header::ORIGIN, HeaderValue::from_static("https://a.example"));
+    request.set(&http::header::ACCESS_CONTROL_REQUEST_METHOD, HeaderValue::from_static("PUT"));
+    let open = gateway(&with(&route("[cors: { origins: ['https://a.example'] }]")));
+    assert!(found(&open, &request).1.preflight);
+    assert!(!found(&gateway(&with(&route("[]"))), &request).1.preflight, "nobody would answer it");
+}

@@ -29,7 +29,8 @@
 //!
 //! A body is JSON of at most 16 KiB with `Content-Type: application/json`. Unknown members, wrong types and values out of
 //! range are refused with 400 `VALIDATION_ERROR`; `details` has `field`, `value` and `expected`. `name` has letters, digits,
-//! `.`, `_` and `-`, names the caller in logs and to services like that of a consumer, and cannot be that of one. A
+//! `.`, `_` and `-`, names the caller in logs and to services like that of a consumer, and can be neither that of one nor that
+//! of a key that can do more than the caller; when the configuration gets a consumer of this name, the key is refused. A
 //! duration such as `expires_in` is written as in the configuration: `"90d"`.
 //!
 //! **Nobody makes a key that can do more than they can.** Each scope must be one that the caller has, each role one that the
@@ -47,21 +48,33 @@
 //! consumers:
 //!   - name: console
 //!     scopes: [admin:api_keys, read:inventory, write:inventory]
-//!     keys: [{ id: console-2026, sha256: 7e5d0f8c3b1a4d6e9f20718293a4b5c6d7e8f90a1b2c3d4e5f60718293a4b5c6 }]
+//!     keys:
+//!       # The SHA-256 of `an-example-and-no-secret`.
+//!       - { id: console-2026, sha256: ed2c955ec1590d74413fd5232da4b044e2c55d30f7c20ef4bf5293f96410ebfd }
+//! chains:
+//!   admin:
+//!     - auth: { accept: [api_key] }
+//!     - require: { scopes: [admin:api_keys] }
 //! routes:
 //!   - name: api-keys
 //!     match: { methods: [GET, POST, PUT, DELETE], path: "/api/v1/api-keys/{id?}" }
+//!     filters: [{ use: admin }]
 //!     api_keys: &keys { prefix: gsp, scopes_allowed: ["read:*", "write:*"], expires_default: 90d }
 //!   - name: api-keys.one
 //!     match: { methods: [GET, POST], path: "/api/v1/api-keys/{id}/{action}" }
+//!     filters: [{ use: admin }]
 //!     api_keys: *keys
 //! tests:
-//!   - { request: GET /api/v1/api-keys, expect: { route: api-keys } }
-//!   - { request: GET /api/v1/api-keys/key_1/usage, expect: { route: api-keys.one } }
+//!   - { request: POST /api/v1/api-keys, expect: { status: 401, code: UNAUTHORIZED } }
+//!   - request: GET /api/v1/api-keys/key_1/usage
+//!     headers: { Authorization: Bearer an-example-and-no-secret }
+//!     expect: { route: api-keys.one, status: 200 }
 //! ```
 
 mod body;
+mod refusals;
 mod rights;
+mod subject;
 mod view;
 
 use std::sync::Arc;
@@ -80,12 +93,14 @@ use crate::context::Context;
 use crate::contract::{Answering, AnyHandler, AsyncHandler, Compiler};
 use crate::head::{HeaderValue, Method, RequestHead, StatusCode, query_parameter};
 use crate::identity::managed::{Previous, Record, WriteError, from_seconds, seconds};
-use crate::identity::{Identity, NewKey, is_prefix, random_text, scope_problem};
+use crate::identity::{Identity, NewKey, is_prefix, scope_problem};
 use crate::reply::{Code, Rejection, Reply};
 use crate::state::StoreError;
 use crate::types::Period;
 use crate::yaml::{Located, Place, Problem};
 use body::{Members, invalid};
+use refusals::{failed, internal, method_not_allowed, not_found, unavailable};
+use subject::{Subject, is_id, new_id, subject};
 
 /// Largest body, in bytes.
 const BODY_BYTES_MAX: usize = 16 * 1024;
@@ -193,14 +208,6 @@ struct ApiKeys {
     identity: Arc<Identity>,
 }
 
-/// What a request is about.
-enum Subject<'a> {
-    All,
-    One(&'a str),
-    Usage(&'a str),
-    Rotation(&'a str),
-}
-
 impl AsyncHandler for ApiKeys {
     fn body_bytes_max(&self) -> usize {
         BODY_BYTES_MAX
@@ -249,7 +256,7 @@ impl ApiKeys {
         let (key, id) = (new_key(&self.prefix)?, new_id(now)?);
         let record = Record {
             id,
-            name: self.free(name)?,
+            name: self.free(name, caller)?,
             description: asked.description.unwrap_or_default(),
             prefix: key.visible,
             sha256: key.digest.to_string(),
@@ -310,7 +317,7 @@ impl ApiKeys {
         caller: &Arc<Caller>,
         now: SystemTime,
     ) -> Result<Reply, Refused> {
-        let name = members.optional("name", body::name)?.map(|name| self.free(name)).transpose()?;
+        let name = members.optional("name", body::name)?.map(|name| self.free(name, caller)).transpose()?;
         let disabled = members.optional("disabled", body::boolean)?;
         let asked = self.asked(&mut members, now)?;
         members.end()?;
@@ -422,10 +429,16 @@ impl ApiKeys {
         })
     }
 
-    /// A name that no consumer of the configuration has: services know callers by it.
-    fn free(&self, name: String) -> Result<String, Refused> {
+    /// A name under which the caller may make a key: routes and services know callers by it, so that it is none of a consumer
+    /// of the configuration, nor of a key that can do more than the caller.
+    fn free(&self, name: String, caller: &Caller) -> Result<String, Refused> {
         if self.identity.has_consumer(&name) {
             return Err(invalid("name", &json!(name), "a name that no consumer of the configuration has"));
+        }
+        let roles = self.identity.roles();
+        let beyond = |record: &Record| record.name == name && rights::reach(caller, record, roles).is_err();
+        if self.identity.shared().managed().any(beyond) {
+            return Err(invalid("name", &json!(name), "a name that no key has that can do more than the caller"));
         }
         Ok(name)
     }
@@ -442,20 +455,6 @@ struct Asked {
     expires: Option<u64>,
 }
 
-/// What the path names: the routes of an operator's choice have `{id}` in them, and the word behind it.
-fn subject<'a>(request: &'a dyn RequestHead, context: &'a Context) -> Result<Subject<'a>, Refused> {
-    let Some(id) = context.captures.get("id") else { return Ok(Subject::All) };
-    if !is_id(id) {
-        return Err(not_found());
-    }
-    match request.path().trim_end_matches('/').rsplit('/').next() {
-        Some("usage") => Ok(Subject::Usage(id)),
-        Some("rotate") => Ok(Subject::Rotation(id)),
-        Some(last) if last == id => Ok(Subject::One(id)),
-        _ => Err(not_found()),
-    }
-}
-
 /// Runs a write to its end even when the client leaves meanwhile: index and store would differ.
 async fn to_the_end<T: Send + 'static>(
     write: impl Future<Output = Result<T, WriteError>> + Send + 'static,
@@ -466,51 +465,6 @@ async fn to_the_end<T: Send + 'static>(
 
 fn new_key(prefix: &str) -> Result<NewKey, Refused> {
     NewKey::random(prefix).map_err(|_| internal())
-}
-
-/// `key_`, eleven digits of the time in milliseconds, ten random characters: in the order of the store, ids are in the
-/// order they were made.
-fn new_id(now: SystemTime) -> Result<String, Refused> {
-    let millis = now.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_millis());
-    Ok(format!("key_{millis:011x}{}", random_text(10).map_err(|_| internal())?))
-}
-
-fn is_id(text: &str) -> bool {
-    let rest = text.strip_prefix("key_").unwrap_or_default();
-    !rest.is_empty() && rest.len() <= 40 && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
-}
-
-fn method_not_allowed(subject: &Subject<'_>) -> Refused {
-    let allow = match subject {
-        Subject::All => "GET, POST",
-        Subject::One(_) => "GET, PUT, DELETE",
-        Subject::Usage(_) => "GET",
-        Subject::Rotation(_) => "POST",
-    };
-    let rejection = Rejection::new(Code::METHOD_NOT_ALLOWED, format!("this is there for {allow} only"));
-    Box::new(rejection.with_field(header::ALLOW, HeaderValue::from_static(allow)))
-}
-
-fn not_found() -> Refused {
-    Box::new(Rejection::new(Code::NOT_FOUND, "there is no such API key"))
-}
-
-fn internal() -> Refused {
-    Box::new(Rejection::new(Code::INTERNAL, "no key could be made"))
-}
-
-fn unavailable(error: &StoreError) -> Refused {
-    tracing::warn!(%error, "API keys cannot be managed now");
-    Box::new(Rejection::new(Code::STATE_UNAVAILABLE, "API keys cannot be managed now; try again"))
-}
-
-fn failed(error: &WriteError) -> Refused {
-    match error {
-        WriteError::Store(error) => unavailable(error),
-        WriteError::NotFound => not_found(),
-        WriteError::Full => Box::new(Rejection::new(Code::FORBIDDEN, "there are as many API keys as there may be")),
-        WriteError::Conflict => unavailable(&StoreError(error.to_string())),
-    }
 }
 
 /// Whether a key that ended is still shown as one that works.

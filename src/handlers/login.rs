@@ -28,7 +28,7 @@
 //! version: 1
 //! listeners: [{ bind: 127.0.0.1:0 }]
 //! token_services:
-//!   main: { issuer: https://gateway.example, algorithm: HS256, secret: "${JWT_SECRET:-only-for-this-page-0123456789abcdef}" }
+//!   main: { issuer: https://gateway.example, algorithm: HS256, secret: "${JWT_SECRET}" }
 //! routes:
 //!   - name: login
 //!     match: POST /api/v1/auth/login

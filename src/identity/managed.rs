@@ -82,6 +82,11 @@ impl ManagedKeys {
         self.len() == 0
     }
 
+    /// Whether any key is so. Looks at all of them: not for the path of requests.
+    pub fn any(&self, is: impl Fn(&Record) -> bool) -> bool {
+        self.by_id.any(|key| is(&key.record))
+    }
+
     /// A key by its id.
     pub fn get(&self, id: &str) -> Option<Arc<ManagedKey>> {
         self.by_id.get(id)

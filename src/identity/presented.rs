@@ -8,12 +8,9 @@ use std::borrow::Cow;
 use http::header::{AUTHORIZATION, COOKIE};
 use smallvec::SmallVec;
 
+pub use super::digest::KEY_BYTES_MAX;
+pub use super::token::TOKEN_BYTES_MAX;
 use crate::head::{HeaderName, HeaderValue, RequestHead};
-
-/// Longest API key, in bytes.
-pub const KEY_BYTES_MAX: usize = 1024;
-/// Longest token, in bytes.
-pub const TOKEN_BYTES_MAX: usize = 8192;
 
 /// What a credential is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

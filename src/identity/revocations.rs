@@ -107,6 +107,7 @@ mod tests {
     use super::*;
     use crate::caller::{CallerFields, Level, Scopes};
     use crate::clock;
+    use crate::identity::{Identity, Reason};
     use crate::state::{Limits, Memory};
 
     fn caller(id: Option<&str>, session: Option<&str>) -> Caller {
@@ -137,6 +138,16 @@ mod tests {
         let mut key = caller(Some("a"), Some("s"));
         key.credential = Credential::Key { id: Arc::from("a"), managed: false, version: 0 };
         assert!(!revocations.cover(&key), "the id of a key is none of a token");
+    }
+
+    #[tokio::test]
+    async fn who_was_let_in_before_is_not_let_stay() {
+        let identity = Identity::default();
+        let (store, now) = (Memory::new(Limits::default()), clock::wall());
+        let caller = caller(Some("a"), Some("s"));
+        assert_eq!(identity.still_holds(&caller, now), Ok(()));
+        identity.shared().revocations.add(&store, "s", now, now).await.unwrap();
+        assert_eq!(identity.still_holds(&caller, now), Err(Reason::Revoked));
     }
 
     #[tokio::test]

@@ -108,7 +108,7 @@ impl Signer {
 
     /// The public key as a JWK.
     pub fn jwk(&self, kid: &str) -> Value {
-        let raw = self.pair.as_ref().map(|pair| pair.public_key_raw()).unwrap_or_default();
+        let raw = self.pair.as_ref().map(KeyPair::public_key_raw).unwrap_or_default();
         let mut jwk = match self.algorithm {
             Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512 => json!({ "kty": "oct", "k": base64url(SECRET) }),
             Algorithm::ES256 | Algorithm::ES384 => {

@@ -316,11 +316,14 @@ impl TokenService {
         })
     }
 
-    /// The session is removed before its access tokens are taken back: whatever fails in between, nobody gets a new token.
+    /// Both are tried, whatever becomes of the other: the access tokens of the session are refused by this process even when
+    /// the store fails, and the client is told to ask again.
     async fn end_session(&self, session: &str, now: SystemTime) -> Result<(), Refused> {
-        self.sessions()?.end(session).await?;
+        let ended = self.sessions()?.end(session).await;
         let ends = now.checked_add(self.access).unwrap_or(now);
-        Ok(self.shared.revoke(session, ends, now).await?)
+        let revoked = self.shared.revoke(session, ends, now).await;
+        ended?;
+        Ok(revoked?)
     }
 
     fn own(&self, token: &str) -> Option<Token> {

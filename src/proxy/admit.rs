@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 
 use super::edge::{Connection, connection_of};
 use super::exchange::Exchange;
-use super::heads::{Request, Seen, set_target};
+use super::heads::{Request, Seen, end_nominated, set_target};
 use super::phases::NOWHERE;
 use crate::client;
 use crate::context::{Captures, CloseOn, Context, Scheme};
@@ -72,6 +72,7 @@ pub fn admit(head: &mut Parts, raw: &Raw, x: &mut Exchange) -> Result<(), Reject
     let trusted = gateway.trusts(peer);
     let context = x.context.insert(context(head, gateway, connection.as_deref(), trusted, x.started));
     check_head(head, raw, limits)?;
+    end_nominated(head);
     client::strip_claims(&mut Request { head, original }, trusted);
     gateway.guarded.strip(&mut Request { head, original });
     if trusted {

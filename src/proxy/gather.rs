@@ -28,7 +28,8 @@ async fn read(session: &mut Session, x: &mut Exchange, max: usize) -> pingora::R
         session.as_downstream_mut().write_continue_response().await?;
     }
     let mut whole = BytesMut::new();
-    while let Some(piece) = session.read_request_body().await? {
+    // Without the side that failed, an error would be taken for one of the gateway.
+    while let Some(piece) = session.read_request_body().await.map_err(Error::into_down)? {
         x.body_bytes_in = x.body_bytes_in.saturating_add(piece.len() as u64);
         if whole.len().saturating_add(piece.len()) > max {
             x.code = Some(Code::BODY_TOO_LARGE);

@@ -219,6 +219,55 @@ pub fn set_target(head: &mut request::Parts, original: &mut Option<Uri>, path: &
     true
 }
 
+/// Removes the fields that a request nominates in `Connection` (RFC 9110 §7.6.1), and the nominations. Pingora would do so when
+/// the filters have run: a client could then have a field removed that one of them has set, such as who the caller is.
+pub fn end_nominated(head: &mut request::Parts) {
+    let mut nominated: SmallVec<[HeaderName; 2]> = SmallVec::new();
+    let mut kept: Vec<u8> = Vec::new();
+    for option in head.headers.get_all(CONNECTION).iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+    {
+        let option = option.trim_ascii();
+        match HeaderName::from_bytes(option) {
+            Ok(name) if !is_left_to_engine(name.as_str()) => nominated.push(name),
+            _ => {
+                kept.extend_from_slice(if kept.is_empty() { b"" } else { b", " });
+                kept.extend_from_slice(option);
+            }
+        }
+    }
+    if nominated.is_empty() {
+        return;
+    }
+    for name in nominated.iter().chain([&CONNECTION]) {
+        head.headers.remove(name);
+    }
+    // What is left of field values is one; without any there is no field.
+    if let Some(kept) = HeaderValue::try_from(kept).ok().filter(|kept| !kept.is_empty()) {
+        head.headers.insert(CONNECTION, kept);
+    }
+}
+
+/// Options of a connection, and fields that the engine refuses to see nominated or frames a message by.
+fn is_left_to_engine(name: &str) -> bool {
+    matches!(
+        name,
+        "close"
+            | "keep-alive"
+            | "upgrade"
+            | "te"
+            | "trailer"
+            | "http2-settings"
+            | "connection"
+            | "proxy-connection"
+            | "content-length"
+            | "transfer-encoding"
+            | "host"
+            | "x-forwarded-for"
+            | "x-forwarded-host"
+            | "x-forwarded-proto"
+    )
+}
+
 /// Removes what was meant for the gateway only (RFC 9110 §7.6.1). Pingora does so for requests, not for responses.
 pub fn end_hop(head: &mut response::Parts) {
     let nominated: SmallVec<[HeaderName; 2]> = head
@@ -258,6 +307,33 @@ mod tests {
         change(&mut head, |parts| parts.status = StatusCode::NOT_FOUND).unwrap();
         assert_eq!(head.get_reason_phrase(), Some("No Such Task"));
         assert_eq!(head.headers.get("x-custom").unwrap(), "1");
+    }
+
+    #[test]
+    fn what_a_request_nominates_is_gone_before_a_filter_sees_it() {
+        for (options, kept) in [
+            (&["close, X-Gone, upgrade"][..], &["close, upgrade"][..]),
+            (&["x-gone", "Keep-Alive,x-GONE"], &["Keep-Alive"]),
+            (&["X-Gone"], &[]),
+            (&["close", "upgrade"], &["close", "upgrade"]),
+            (&["Content-Length, host"], &["Content-Length, host"]),
+        ] {
+            let mut header = RequestHeader::build("GET", b"/", None).unwrap();
+            header.append_header("X-Gone", "1").unwrap();
+            header.append_header("X-Gone", "2").unwrap();
+            header.append_header("Content-Length", "0").unwrap();
+            for options in options {
+                header.append_header("Connection", *options).unwrap();
+            }
+            let mut head = take(&mut header).unwrap();
+            end_nominated(&mut head);
+            let left: Vec<&str> =
+                head.headers.get_all(CONNECTION).iter().map(|value| value.to_str().unwrap()).collect();
+            assert_eq!(left, kept, "{options:?}");
+            let nominated = options.iter().any(|options| options.to_ascii_lowercase().contains("x-gone"));
+            assert_eq!(head.headers.contains_key("x-gone"), !nominated);
+            assert!(head.headers.contains_key(CONTENT_LENGTH));
+        }
     }
 
     #[test]

@@ -81,22 +81,23 @@ impl Watch {
                     revoked = revoked.changed() => revoked,
                 }
             };
-            match tokio::time::timeout(look, told).await {
-                Ok(Err(_)) => tokio::time::sleep(look).await,
-                Ok(Ok(())) | Err(_) => {}
+            if let Ok(Err(_)) = tokio::time::timeout(look, told).await {
+                tokio::time::sleep(look).await;
             }
         }
     }
 
     fn over(&self, now: SystemTime) -> Option<Reason> {
-        let expired = self.caller.expires.is_some_and(|expires| expires <= now);
-        if expired && self.close_on.token_expiry {
+        let expires = self.caller.expires.filter(|expires| *expires <= now);
+        if self.close_on.token_expiry && expires.is_some() {
             return Some(Reason::Expired);
         }
-        if !self.close_on.key_revoked || expired {
+        if !self.close_on.key_revoked {
             return None;
         }
-        self.live.current().identity.still_holds(&self.caller, now).err()
+        // Where expiry ends nothing, what counts is whether it would hold but for that.
+        let then = expires.and_then(|expires| expires.checked_sub(Duration::from_millis(1))).unwrap_or(now);
+        self.live.current().identity.still_holds(&self.caller, then).err()
     }
 }
 

@@ -40,16 +40,16 @@ impl File {
     /// # Errors
     /// The path cannot be used, another process has the file open, or it is not a sound database of this gateway.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        Self::with_clock(path, expiry::wall())
+        Self::with_clock(path, expiry::wall(), PATIENCE)
     }
 
-    pub(super) fn with_clock(path: &Path, now: Now) -> Result<Self, OpenError> {
+    pub(super) fn with_clock(path: &Path, now: Now, patience: Duration) -> Result<Self, OpenError> {
         let connection = open::open(path)?;
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
         let thread = std::thread::Builder::new().name("state".to_owned());
         let thread = thread.spawn(move || serve(connection, jobs, &now));
         let thread = thread.map_err(|error| OpenError::new(path, format!("no thread can be started: {error}")))?;
-        Ok(Self { queue: Some(queue), thread: Some(thread), patience: PATIENCE })
+        Ok(Self { queue: Some(queue), thread: Some(thread), patience })
     }
 
     async fn ask(&self, operation: Operation) -> Result<Answer, StoreError> {

@@ -61,7 +61,7 @@ impl Bench {
 }
 
 fn open(path: &Path, clock: &Clock) -> File {
-    File::with_clock(path, clock.now()).unwrap_or_else(|error| panic!("{error}"))
+    File::with_clock(path, clock.now(), Duration::from_secs(60)).unwrap_or_else(|error| panic!("{error}"))
 }
 
 /// The keys of what is listed.

@@ -13,9 +13,12 @@
 
 mod harness;
 
+mod auth;
 mod bodies;
 mod headers;
 mod http2;
+mod issuers;
+mod keys;
 mod limits;
 mod malformed;
 mod observe;

@@ -45,6 +45,9 @@ async fn requests_pass_over_both_protocols_and_the_service_learns_the_scheme() {
     for _ in 0..3 {
         assert_eq!(h1.get("/x").await.text(), "hello", "one connection serves many requests");
     }
+    assert_eq!(h1.ask("GET https://a.test/x HTTP/1.1\r\nHost: a.test\r\n\r\n").await.text(), "hello");
+    let other = "GET http://a.test/x HTTP/1.1\r\nHost: a.test\r\n\r\n";
+    Client::connect(client.tunnel(gateway.address, "a.test").await).await.ask(other).await.refused(400, "BAD_REQUEST");
     // What looks like HTTP/2 is none where HTTP/1.1 was agreed on.
     let mut odd = Client::connect(client.tunnel(gateway.address, "a.test").await).await;
     odd.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;

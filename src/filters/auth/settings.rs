@@ -8,6 +8,7 @@ use serde::Deserialize;
 use super::Auth;
 use super::challenges::Challenges;
 use super::forward::Forward;
+use crate::context::CloseOn;
 use crate::contract::{Calling, Compiler, Settings, Step};
 use crate::head::HeaderName;
 use crate::identity::Issuer;
@@ -37,6 +38,9 @@ pub struct AuthSettings {
     /// The service is sent the credential too. Default false.
     #[serde(default)]
     keep_credentials: bool,
+    /// What ends a WebSocket that is open. Default: nothing.
+    #[serde(default)]
+    close_on: Vec<Located<End>>,
     /// Named in `WWW-Authenticate`. Default tollgate.
     realm: Option<Located<String>>,
 }
@@ -49,6 +53,16 @@ enum Accept {
     Jwt,
     /// The certificate of the client.
     Mtls,
+}
+
+/// What ends a WebSocket that is open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum End {
+    /// The credential expires.
+    TokenExpiry,
+    /// The credential is revoked, or the configuration does not know it any more.
+    KeyRevoked,
 }
 
 /// Where API keys may stand.
@@ -125,7 +139,12 @@ impl Settings for AuthSettings {
             identity: Arc::clone(compiler.identity()),
             places,
             issuers,
+            certificates: self.accepts(Accept::Mtls),
             optional: self.optional,
+            close_on: CloseOn {
+                token_expiry: self.close_on.iter().any(|end| end.value == End::TokenExpiry),
+                key_revoked: self.close_on.iter().any(|end| end.value == End::KeyRevoked),
+            },
             keeps_credentials: self.keep_credentials,
             forward,
             challenges,

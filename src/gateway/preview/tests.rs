@@ -253,3 +253,29 @@ fn a_test_that_could_never_pass_is_a_mistake_of_the_configuration() {
         assert_eq!(problems(test), "");
     }
 }
+
+#[test]
+fn a_preview_knows_who_calls_and_writes_no_log() {
+    let gateway = gateway(
+        r#"version: 1
+listeners: [{ bind: 127.0.0.1:8000 }]
+consumers:
+  - name: dashboard
+    scopes: [read:tasks]
+    keys: [{ id: k-1, sha256: 770e607624d689265ca6c44884d0807d9b054d23c473c106c72be9de08b7376c }]
+routes:
+  - name: tasks
+    match: /tasks
+    filters: [{ auth: { accept: [api_key], forward: { name: X-Consumer } } }, { require: { scopes: [write:tasks] } }]
+    respond: { status: 204 }
+"#,
+    );
+    let seen = preview(&gateway, ask("GET /tasks", "192.0.2.7", &[("X-API-Key", "good"), ("X-Consumer", "root")]));
+    assert_eq!(seen.caller.as_ref().map(|caller| &*caller.name), Some("dashboard"));
+    let decided: Vec<_> = seen.steps.iter().filter_map(|step| step.decision).map(|it| (it.by, it.reason)).collect();
+    assert_eq!(decided, [("auth", "ok"), ("require", "scope")]);
+    assert_eq!(seen.code(), Some(Code::FORBIDDEN));
+    assert_eq!(seen.request.text(&HeaderName::from_static("x-consumer")), Some("dashboard"));
+    let nobody = preview(&gateway, ask("GET /tasks", "192.0.2.7", &[]));
+    assert_eq!((nobody.code(), nobody.caller.is_none()), (Some(Code::UNAUTHORIZED), true));
+}

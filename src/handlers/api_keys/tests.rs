@@ -206,6 +206,8 @@ async fn a_key_that_can_do_more_is_out_of_reach() {
         assert!(answer.json.get("key").is_none());
     }
     assert!(api.lets_in(&key).is_ok());
+    let answer = api.send(Some(&user), "POST ", json!({ "name": "root" })).await;
+    assert_eq!((answer.code, &answer.json["field"]), ("VALIDATION_ERROR", &json!("name")), "nor is its name free");
     let (own, _) = api.made(json!({ "name": "small", "scopes": ["read:x"] })).await;
     let more = api.send(Some(&user), &format!("PUT /{own}"), json!({ "scopes": ["read:x", "read:y"] })).await;
     assert_eq!((more.status, &more.json["value"]), (403, &json!("read:y")), "nor can a change give more");

@@ -3,9 +3,9 @@
 use std::error::Error;
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, CACHE_CONTROL, HeaderMap};
+use reqwest::header::{ACCEPT, CACHE_CONTROL};
 use reqwest::redirect::Policy;
-use reqwest::{Client, Url};
+use reqwest::{Client, Response, Url};
 use sha2::{Digest as _, Sha256};
 
 use super::SET_BYTES_MAX;
@@ -48,7 +48,7 @@ pub async fn fetch(client: &Client, url: &Url) -> Result<Fetched, String> {
     if status != reqwest::StatusCode::OK {
         return Err(format!("it answers {status}"));
     }
-    let max_age = max_age(answer.headers());
+    let max_age = max_age(&answer);
     let mut body = Vec::new();
     while let Some(chunk) = answer.chunk().await.map_err(|error| words(&error))? {
         if body.len().saturating_add(chunk.len()) > SET_BYTES_MAX {
@@ -60,8 +60,8 @@ pub async fn fetch(client: &Client, url: &Url) -> Result<Fetched, String> {
     Ok(Fetched { keys, digest: Sha256::digest(&body).into(), max_age })
 }
 
-fn max_age(fields: &HeaderMap) -> Option<Duration> {
-    let values = fields.get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
+fn max_age(answer: &Response) -> Option<Duration> {
+    let values = answer.headers().get_all(CACHE_CONTROL).iter().filter_map(|value| value.to_str().ok());
     let mut directives = values.flat_map(|value| value.split(','));
     let seconds = directives.find_map(|directive| directive.trim().strip_prefix("max-age="))?;
     seconds.trim_matches('"').parse().ok().map(Duration::from_secs)

@@ -15,14 +15,16 @@ pub async fn follow(source: Weak<Source>, pace: Pace) {
     let Some((url, wanted)) = source.upgrade().map(|source| (source.url.clone(), Arc::clone(&source.wanted))) else {
         return;
     };
-    let client = fetch::client(&url, pace.timeout);
+    // Made with the first fetch, and again until it can be: it reads the certificates of the system.
+    let mut client = None;
     let mut failures = 0_u32;
     loop {
         let started = Instant::from_std(clock::now());
-        let fetched = match &client {
+        let fetched = match client.get_or_insert_with(|| fetch::client(&url, pace.timeout)) {
             Ok(client) => fetch::fetch(client, &url).await,
             Err(why) => Err(why.clone()),
         };
+        client = client.filter(Result::is_ok);
         let Some(held) = source.upgrade() else { return };
         let pause = match fetched {
             Ok(fetched) => {

@@ -101,6 +101,10 @@ impl ManagedKey {
         let callers = match known.as_ref().filter(|known| known.generation == identity.generation()) {
             Some(known) => Arc::clone(known),
             None => {
+                // A consumer of the configuration that came later owns the name: routes may ask for it.
+                if identity.has_consumer(&self.record.name) {
+                    return Err(Reason::Disabled);
+                }
                 let compiled = Arc::new(self.compile(identity).ok_or(Reason::Unknown)?);
                 self.callers.store(Some(Arc::clone(&compiled)));
                 compiled

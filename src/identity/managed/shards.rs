@@ -50,6 +50,13 @@ impl<K: Hash + Eq, V: Clone> Shards<K, V> {
         self.shards.iter().flat_map(of).collect()
     }
 
+    /// Whether anything there is so; not in one instant.
+    pub fn any(&self, is: impl Fn(&V) -> bool) -> bool {
+        let holds =
+            |shard: &RwLock<HashMap<K, V>>| shard.read().unwrap_or_else(PoisonError::into_inner).values().any(&is);
+        self.shards.iter().any(holds)
+    }
+
     fn shard<Q: Hash + ?Sized>(&self, key: &Q) -> Option<&RwLock<HashMap<K, V>>> {
         let hash = self.hasher.hash_one(key);
         self.shards.get(usize::try_from(hash).unwrap_or_default() & (SHARDS - 1))

@@ -185,6 +185,18 @@ async fn a_reload_that_changes_roles_changes_what_a_key_may_do() {
 }
 
 #[tokio::test]
+async fn a_consumer_that_comes_later_owns_its_name() {
+    let bench = Bench::new().await;
+    bench.create(record("key_1", "secret")).await;
+    let caller = bench.identity("read:a").api_key(b"secret", at(5)).unwrap();
+    let consumer = decode(&node("{ name: shop }")).unwrap();
+    let written = Written { consumers: vec![&consumer], ..Written::default() };
+    let after = Identity::compile(&written, &bench.shared, &mut Vec::new());
+    assert_eq!(after.api_key(b"secret", at(5)).unwrap_err(), Reason::Disabled);
+    assert_eq!(after.still_holds(&caller, at(5)), Err(Reason::Disabled));
+}
+
+#[tokio::test]
 async fn a_rotated_key_works_for_its_overlap() {
     let bench = Bench::new().await;
     let identity = bench.identity("read:shop");

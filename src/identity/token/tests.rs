@@ -27,7 +27,7 @@ fn a_token_has_three_parts() {
         format!("{header}.e30"),
         format!("{header}.e30."),
         format!("{header}..AAAA"),
-        format!(".e30.AAAA"),
+        ".e30.AAAA".to_owned(),
         format!("{header}.e30.AAAA."),
         format!(".{header}.e30.AAAA"),
         format!("{header}.e30.AAAA.AAAA"),

@@ -9,7 +9,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::super::users::Person;
+use super::super::users::{NAME_BYTES_MAX, Person};
 use crate::caller::{CallerFields, Scopes};
 use crate::types::Period;
 use crate::yaml::{Located, Problem};
@@ -24,7 +24,8 @@ const ANSWER_BYTES_MAX: usize = 64 * 1024;
 /// A service that knows the users.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct VerifySettings {
-    /// Asked with `POST {"username", "password"}`. 2xx with `{"roles": […], "scopes": […]}` lets in; 401, 403 and 404 do not.
+    /// Asked with `POST {"username", "password"}`. 2xx with `{"name": "…", "roles": […], "scopes": […]}` lets in, each
+    /// of them optional; 401, 403 and 404 do not.
     pub url: Located<String>,
     /// Asked with `POST {"username"}` when a token is refreshed, with the same answers. Without it no refresh tokens are
     /// given out.
@@ -119,15 +120,19 @@ async fn read(answer: &mut Response) -> Result<Vec<u8>, String> {
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Answer {
+    /// As the service writes the name: `Ann` and `ann` may be one.
+    name: Option<String>,
     roles: Vec<String>,
     scopes: Vec<String>,
 }
 
 fn person(name: &str, body: &[u8]) -> Result<Person, String> {
     let answer: Answer = serde_json::from_slice(body).map_err(|_| "its answer is not `{\"roles\": […]}`".to_owned())?;
+    let name = answer.name.as_deref().unwrap_or(name);
     let roles: Vec<Box<str>> = answer.roles.iter().map(|role| role.as_str().into()).collect();
     CallerFields::new(name, &roles, &Scopes::new(answer.scopes.iter().map(String::as_str)))
-        .ok_or("a role or scope of its answer cannot stand in a header field")?;
+        .filter(|_| !name.is_empty() && name.len() <= NAME_BYTES_MAX)
+        .ok_or("a name, role or scope of its answer cannot stand in a header field")?;
     Ok(Person { name: name.to_owned(), roles: answer.roles, scopes: answer.scopes })
 }
 

@@ -5,7 +5,8 @@ use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use super::super::{File, Store};
 use super::{Clock, SPACE, open};
@@ -113,6 +114,37 @@ async fn many_at_once_are_all_acknowledged() {
         task.await.unwrap().unwrap();
     }
     assert_eq!(store.list(SPACE, None, usize::MAX).await.unwrap().len(), 2000);
+}
+
+/// The disk that hangs is a clock that hangs: the thread of the store reads it before each transaction.
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_waits_longer_than_the_bound() {
+    let folder = tempfile::tempdir().unwrap();
+    let hangs = Arc::new(Mutex::new(()));
+    let now = {
+        let (hangs, now) = (Arc::clone(&hangs), Clock::new().now());
+        Arc::new(move || {
+            drop(hangs.lock().unwrap());
+            now()
+        })
+    };
+    let store = Arc::new(File::with_clock(&folder.path().join("state.db"), now, Duration::from_millis(50)).unwrap());
+    let asked = {
+        let (store, hanging) = (Arc::clone(&store), hangs.lock().unwrap());
+        let asked = tokio::task::block_in_place(|| {
+            tokio::runtime::Handle::current().block_on(async {
+                let write = store.put(SPACE, "a", b"1".to_vec(), None).await;
+                (write, store.get(SPACE, "a").await)
+            })
+        });
+        drop(hanging);
+        asked
+    };
+    for error in [asked.0.unwrap_err(), asked.1.unwrap_err()] {
+        assert!(error.to_string().contains("did not answer within 50ms"), "{error}");
+    }
+    // It may have happened or not; but the store is there again.
+    while store.get(SPACE, "a").await.is_err() {}
 }
 
 /// How many writes the child has to acknowledge before it is killed.

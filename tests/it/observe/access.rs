@@ -19,13 +19,18 @@ async fn log_of(mut gateway: Gateway) -> Vec<Value> {
 #[tokio::test(flavor = "multi_thread")]
 async fn each_request_is_one_line_that_says_what_happened() {
     let upstream = Upstream::answering(answer(201, b"created")).await;
-    let yaml = all_to(&upstream).replace("/{*rest}", "POST /a/{*rest}");
+    // The SHA-256 of `a-key`.
+    let key = "2a8a1240f50636655520ac8ed22aa29473b8517b4abfdbc3bc03bcad73fc8849";
+    let consumers = format!("consumers: [{{ name: dashboard, keys: [{{ id: k-1, sha256: {key} }}] }}]\n");
+    let routes = all_to(&upstream).replace("/{*rest}", "POST /a/{*rest}");
+    let routes = routes.replace(", upstream: main", ", filters: [auth: { accept: [api_key] }], upstream: main");
+    let yaml = [consumers, routes].concat();
     let gateway = gateway(JSON, &yaml).await;
     let mut client = gateway.client().await;
     let peer = client.0.stream.local_addr().unwrap();
     let response = client
         .ask(
-            "POST /a//b/../%63?q=1&api_token=hunter2 HTTP/1.1\r\nHost: A.test\r\nContent-Length: 5\r\nUser-Agent: \"x\\\u{1b}\r\n\
+            "POST /a//b/../%63?q=1&api_token=hunter2 HTTP/1.1\r\nHost: A.test\r\nContent-Length: 5\r\nUser-Agent: \"x\\\u{1b}\r\nX-API-Key: a-key\r\n\
              Referer: https://u:hunter3@b.test/p?session=hunter4&z=1\r\n\r\nhello"
                 .replace('\u{1b}', "")
                 .as_str(),
@@ -47,7 +52,7 @@ async fn each_request_is_one_line_that_says_what_happened() {
     assert_eq!((text("path"), text("query")), ("/a//b/../%63", "q=1&api_token=[redacted]"), "as the client sent it");
     assert_eq!(upstream.only().target, "/a/c?q=1&api_token=hunter2");
     assert_eq!((&first["status"], first.get("error")), (&json!(201), None));
-    assert_eq!((text("route"), text("upstream")), ("all", "main"));
+    assert_eq!((text("route"), text("consumer"), text("upstream")), ("all", "dashboard", "main"));
     assert_eq!(text("target"), upstream.address.to_string());
     assert_eq!((&first["bytes_in"], &first["bytes_out"], &first["attempts"]), (&json!(5), &json!(7), &json!(1)));
     assert_eq!(text("referer"), "https://b.test/p?session=[redacted]&z=1");

@@ -15,6 +15,7 @@ async fn everything(connections_max: usize) -> (Gateway, Upstream, Upstream) {
          - {{ name: small, match: POST /small, body_max: 10B, upstream: echo }}\n  \
          - {{ name: silent, match: /silent, upstream: silent }}\n  \
          - {{ name: patient, match: /patient, upstream: silent, timeout: 1h }}\n  \
+         - {{ name: guarded, match: /guarded, filters: [auth: {{ accept: [api_key] }}], upstream: echo }}\n  \
          - {{ name: dead, match: /dead, upstream: dead }}\n",
         echo.address, silent.address
     );
@@ -47,6 +48,7 @@ async fn what_was_sent_is_counted_and_nothing_else() {
     client.ask("BREW /dead HTTP/1.1\r\nHost: a\r\n\r\n").await.refused(502, "BAD_GATEWAY");
     gateway.post("/small", b"12345678901").await.refused(413, "BODY_TOO_LARGE");
     gateway.get("/silent").await.refused(504, "GATEWAY_TIMEOUT");
+    gateway.get("/guarded").await.refused(401, "UNAUTHORIZED");
     gateway.ask("no HTTP\r\n\r\n").await.refused(400, "BAD_REQUEST");
     gateway.ask("CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n").await.refused(405, "METHOD_NOT_ALLOWED");
     let long = format!("GET /{} HTTP/1.1\r\n", "x".repeat(40_000));
@@ -72,6 +74,12 @@ async fn what_was_sent_is_counted_and_nothing_else() {
         (refused("BAD_GATEWAY", "dead"), 1.0),
         (refused("BODY_TOO_LARGE", "small"), 1.0),
         (refused("GATEWAY_TIMEOUT", "silent"), 1.0),
+        (requests("GET", "guarded", "4xx"), 1.0),
+        (refused("UNAUTHORIZED", "guarded"), 1.0),
+        (
+            series("auth_total", &[("filter", "auth"), ("kind", "none"), ("reason", "missing"), ("route", "guarded")]),
+            1.0,
+        ),
         (malformed("syntax"), 1.0),
         (malformed("connect"), 1.0),
         (malformed("head_too_large"), 1.0),
@@ -90,7 +98,7 @@ async fn what_was_sent_is_counted_and_nothing_else() {
     let expected: Vec<(&str, f64)> = expected.iter().map(|(series, value)| (&**series, *value)).collect();
     gateway.counts(&expected).await;
     let scrape = gateway.scrape().await;
-    for (family, count) in [("requests_total", 8), ("refused_total", 5), ("malformed_requests_total", 3)] {
+    for (family, count) in [("requests_total", 9), ("refused_total", 6), ("malformed_requests_total", 3)] {
         assert_eq!(scrape.all(&format!("tollgate_{family}{{")).len(), count, "{family}: {scrape:#?}");
     }
     let errors = scrape.all("tollgate_upstream_errors_total{kind=\"connect\"");
@@ -125,6 +133,7 @@ async fn the_page_lists_every_metric() {
     let (gateway, _echo, silent) = everything(3).await;
     gateway.get("/echo").await;
     gateway.get("/dead").await;
+    gateway.get("/guarded").await.refused(401, "UNAUTHORIZED");
     gateway.ask("no HTTP\r\n\r\n").await;
     gateway.counts(&[(&series("connections", &[("listener", "127.0.0.1:0")]), 0.0)]).await;
     let mut waiting = gateway.client().await;

@@ -109,7 +109,8 @@ async fn a_client_that_waits_to_be_asked_is_asked() {
     assert_eq!(client.try_response(false).await.unwrap().status, 100);
     client.send(&body).await;
     refused_with(&client.response().await, "Invalid credentials");
-    assert!(client.is_usable("/nowhere").await);
+    // The engine ends a connection on which it had to ask.
+    client.closed().await;
     let mut client = gateway.client().await;
     client.send(head("Content-Length: 9000\r\nExpect: 100-continue")).await;
     client.response().await.refused(413, "BODY_TOO_LARGE");

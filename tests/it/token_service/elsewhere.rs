@@ -12,6 +12,7 @@ async fn users() -> Upstream {
             let body: Value = serde_json::from_slice(&request.body).unwrap_or_default();
             let bytes = match (request.target.as_str(), body["username"].as_str(), body["password"].as_str()) {
                 ("/verify", Some("ann"), Some("ann-secret")) => answer(200, br#"{"roles": ["admin"], "more": 1}"#),
+                ("/verify", Some("ANN"), Some("ann-secret")) => answer(200, br#"{"name": "ann"}"#),
                 ("/lookup", Some("ann"), None) => answer(200, br#"{"roles": ["viewer"], "scopes": ["read:own"]}"#),
                 (_, Some("broken"), _) => answer(500, b"a stack trace"),
                 (_, Some("odd"), _) => answer(200, br#"{"roles": ["a,b"]}"#),
@@ -51,6 +52,8 @@ async fn it_is_asked_at_login_and_again_at_refresh() {
     let (access, _) = tokens(&refresh(&gateway, &first).await);
     let access = claims(&access);
     assert_eq!((&access["role"], &access["scope"]), (&json!("viewer"), &json!("read:own")));
+    let (access, _) = tokens(&login(&gateway, "ANN", "ann-secret").await);
+    assert_eq!(claims(&access)["sub"], "ann", "as the service writes it");
     refused_with(&login(&gateway, "ann", "wrong").await, "Invalid credentials");
     refused_with(&login(&gateway, "eve", "ann-secret").await, "Invalid credentials");
 }

@@ -5,6 +5,7 @@
 //! of the client is the last one in `X-Forwarded-For` that is not a trusted proxy itself.
 
 use std::net::IpAddr;
+use std::sync::OnceLock;
 
 use http::header::{FORWARDED, HOST};
 use smallvec::SmallVec;
@@ -68,14 +69,16 @@ impl Guarded {
         Self { names }
     }
 
+    /// Whether the name is one of these, or looks like one to some servers.
+    pub fn covers(&self, name: &str) -> bool {
+        self.names.iter().any(|guarded| is_spelling(name, guarded))
+    }
+
     /// Removes what the sender may not say.
     pub fn strip(&self, head: &mut dyn Headers) {
-        if self.names.is_empty() {
-            return;
-        }
         let mut found: SmallVec<[HeaderName; 4]> = SmallVec::new();
         head.all(&mut |name, _| {
-            if self.names.iter().any(|guarded| is_spelling(name, guarded)) {
+            if self.covers(name) {
                 found.extend(HeaderName::from_bytes(name.as_bytes()));
             }
         });
@@ -138,36 +141,30 @@ fn address(text: &str) -> Option<IpAddr> {
 }
 
 /// Tells the upstream who the client is, how it came, and what the request is called.
-pub fn announce(head: &mut dyn Headers, context: &Context, peer: &PeerText) {
+pub fn announce<H: Headers + ?Sized>(head: &mut H, context: &Context, peer: &PeerText) {
     let host = head.shared(&HOST);
     // A trusted peer's list goes on; anybody else's is gone by now.
-    if let Some(list) = extended(head, &peer.address) {
+    if !head.add(&X_FORWARDED_FOR, &mut || peer.address.clone())
+        && let Some(list) = extended(head, &peer.address)
+    {
         head.set(&X_FORWARDED_FOR, list);
     }
-    let scheme = context.scheme.as_str();
-    let named = host.as_ref().map(HeaderValue::as_bytes).filter(|host| is_quotable(host));
-    let element = match named {
-        Some(host) => join(&[peer.element.as_bytes(), b";host=\"", host, b"\";proto=", scheme.as_bytes()]),
-        None => join(&[peer.element.as_bytes(), b";proto=", scheme.as_bytes()]),
-    };
-    if let Some(element) = element {
+    if let Some(element) = peer.element(host.as_ref(), context.scheme) {
         head.append(&FORWARDED, element);
     }
-    if let Some(host) = host.filter(|_| !head.has(&X_FORWARDED_HOST)) {
-        head.set(&X_FORWARDED_HOST, host);
+    if let Some(host) = host {
+        head.add(&X_FORWARDED_HOST, &mut || host.clone());
     }
-    head.set(&X_FORWARDED_PROTO, HeaderValue::from_static(scheme));
+    head.set(&X_FORWARDED_PROTO, HeaderValue::from_static(context.scheme.as_str()));
     head.set(&X_REQUEST_ID, context.request_id.value());
-    if !head.get(&TRACEPARENT).is_some_and(is_traceparent) {
-        head.set(&TRACEPARENT, traceparent(&context.request_id));
+    let new = head.add(&TRACEPARENT, &mut || traceparent(context));
+    if !new && !head.get(&TRACEPARENT).is_some_and(is_traceparent) {
+        head.set(&TRACEPARENT, traceparent(context));
     }
 }
 
 /// `X-Forwarded-For` with one more address.
-fn extended(head: &dyn Headers, peer: &HeaderValue) -> Option<HeaderValue> {
-    if !head.has(&X_FORWARDED_FOR) {
-        return Some(peer.clone());
-    }
+fn extended<H: Headers + ?Sized>(head: &H, peer: &HeaderValue) -> Option<HeaderValue> {
     let mut list = Vec::new();
     head.each(&X_FORWARDED_FOR, &mut |value| {
         list.extend_from_slice(value);
@@ -183,21 +180,51 @@ pub struct PeerText {
     /// As in `X-Forwarded-For`.
     address: HeaderValue,
     /// As in `Forwarded`: `for=192.0.2.1`, `for="[2001:db8::1]"`.
-    element: HeaderValue,
+    node: HeaderValue,
+    /// What `Forwarded` said of the first request. Most connections ask for one host only.
+    first: OnceLock<Element>,
+}
+
+/// An element of `Forwarded`, and what it was made of besides the peer.
+#[derive(Clone, Debug)]
+struct Element {
+    host: Option<HeaderValue>,
+    scheme: Scheme,
+    text: HeaderValue,
 }
 
 impl PeerText {
     pub fn new(peer: IpAddr) -> Self {
         let peer = peer.to_canonical();
-        let element = match peer {
+        let node = match peer {
             IpAddr::V4(peer) => format!("for={peer}"),
             IpAddr::V6(peer) => format!("for=\"[{peer}]\""),
         };
         let unknown = || HeaderValue::from_static("unknown");
         Self {
             address: HeaderValue::try_from(peer.to_string()).unwrap_or_else(|_| unknown()),
-            element: HeaderValue::try_from(element).unwrap_or_else(|_| unknown()),
+            node: HeaderValue::try_from(node).unwrap_or_else(|_| unknown()),
+            first: OnceLock::new(),
         }
+    }
+
+    /// What `Forwarded` says of a request of this peer ([RFC 7239 §4](https://www.rfc-editor.org/rfc/rfc7239#section-4)).
+    fn element(&self, host: Option<&HeaderValue>, scheme: Scheme) -> Option<HeaderValue> {
+        let fits = |first: &&Element| first.scheme == scheme && first.host.as_ref() == host;
+        if let Some(first) = self.first.get().filter(fits) {
+            return Some(first.text.clone());
+        }
+        let named = host.map(HeaderValue::as_bytes).filter(|host| is_quotable(host));
+        let (node, proto) = (self.node.as_bytes(), scheme.as_str().as_bytes());
+        let text = match named {
+            Some(host) => join(&[node, b";host=\"", host, b"\";proto=", proto]),
+            None => join(&[node, b";proto=", proto]),
+        }?;
+        // A copy of the host: the value itself would keep the whole head it came in.
+        let host = host.and_then(|host| HeaderValue::from_bytes(host.as_bytes()).ok());
+        // An element of another request is there already: it stays.
+        let _ = self.first.set(Element { host, scheme, text: text.clone() });
+        Some(text)
     }
 }
 
@@ -209,10 +236,21 @@ fn join(parts: &[&[u8]]) -> Option<HeaderValue> {
 /// Whether this may stand in a `Host` field: `name`, `name:port`, `[address]`, `[address]:port`. Stricter than RFC 3986, which
 /// allows characters in names that no name has.
 pub fn is_host(host: &[u8]) -> bool {
-    let allowed = |byte: &u8| byte.is_ascii_alphanumeric() || b".-_:[]".contains(byte);
-    let name = host.iter().rposition(|byte| *byte == b']').unwrap_or(0);
-    let mut after = host.get(name..).unwrap_or_default().splitn(2, |byte| *byte == b':').skip(1);
-    host.iter().all(allowed) && after.all(|port| port.iter().all(u8::is_ascii_digit))
+    // Whether a port has begun, and whether all fits that came after the last `]`: before it, a `:` begins none.
+    let (mut port, mut fits) = (false, true);
+    for byte in host {
+        match byte {
+            b'0'..=b'9' => {}
+            b']' => (port, fits) = (false, true),
+            b':' => {
+                fits &= !port;
+                port = true;
+            }
+            b'a'..=b'z' | b'A'..=b'Z' | b'-' | b'.' | b'_' | b'[' => fits &= !port,
+            _ => return false,
+        }
+    }
+    fits
 }
 
 /// Whether the text may stand in a quoted string without escapes.
@@ -221,22 +259,24 @@ fn is_quotable(text: &[u8]) -> bool {
 }
 
 /// A new trace. Its id is the request id when that has the form of one, so that logs and traces find each other.
-fn traceparent(request_id: &RequestId) -> HeaderValue {
-    let own = request_id.as_str().as_bytes();
-    let fits = own.len() == 32 && own.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
+fn traceparent(context: &Context) -> HeaderValue {
+    let own: Option<&[u8; 32]> = context.request_id.as_str().as_bytes().try_into().ok();
+    // Only a trusted proxy chooses an id of another form.
+    let fits = |id: &&[u8; 32]| !context.peer_is_trusted || is_lower_hex(*id);
+    let trace = own.filter(fits).copied().unwrap_or_else(|| hex(fastrand::u128(1..)));
     let span = hex(u128::from(fastrand::u64(1..)));
-    let span = span.get(16..).unwrap_or_default();
-    let made = if fits {
-        join(&[b"00-", own, b"-", span, b"-01"])
-    } else {
-        join(&[b"00-", &hex(fastrand::u128(1..)), b"-", span, b"-01"])
-    };
-    made.unwrap_or(HeaderValue::from_static(""))
+    let mut text = *b"00-tttttttttttttttttttttttttttttttt-ssssssssssssssss-01";
+    text[3..35].copy_from_slice(&trace);
+    text[36..52].copy_from_slice(&span[16..]);
+    HeaderValue::from_bytes(&text).unwrap_or(HeaderValue::from_static(""))
+}
+
+fn is_lower_hex(text: &[u8]) -> bool {
+    text.iter().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
 }
 
 /// `version-trace-parent-flags` in lower-case hexadecimal ([W3C Trace Context](https://www.w3.org/TR/trace-context/)).
 fn is_traceparent(value: &[u8]) -> bool {
-    let digits = |part: &[u8]| part.iter().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(b));
     let set = |part: &[u8]| part.iter().any(|b| *b != b'0');
     let parts: SmallVec<[&[u8]; 4]> = value.splitn(4, |byte| *byte == b'-').collect();
     let [version, trace, parent, flags] = parts.as_slice() else { return false };
@@ -244,10 +284,10 @@ fn is_traceparent(value: &[u8]) -> bool {
     let lengths = version.len() == 2 && trace.len() == 32 && parent.len() == 16 && (flags.len() == 2 || future);
     lengths
         && *version != b"ff"
-        && digits(version)
-        && digits(trace)
-        && digits(parent)
-        && digits(flags.get(..2).unwrap_or_default())
+        && is_lower_hex(version)
+        && is_lower_hex(trace)
+        && is_lower_hex(parent)
+        && is_lower_hex(flags.get(..2).unwrap_or_default())
         && set(trace)
         && set(parent)
 }
@@ -286,9 +326,20 @@ mod tests {
         ] {
             assert!(!is_traceparent(bad.as_bytes()), "{bad}");
         }
-        let id = RequestId::from_bits(0x4bf9);
-        let made = traceparent(&id);
-        assert!(is_traceparent(made.as_bytes()) && made.to_str().unwrap().contains(id.as_str()));
+        let peer = "192.0.2.1".parse().unwrap();
+        let mut context = Context::detached(peer, RequestId::from_bits(0x4bf9), crate::clock::now());
+        let made = traceparent(&context);
+        assert!(is_traceparent(made.as_bytes()) && made.to_str().unwrap().contains(context.request_id.as_str()));
+        // What a proxy calls a request need not be the name of a trace.
+        context.peer_is_trusted = true;
+        for (given, fits) in
+            [(&b"4bf92f3577b34da6a3ce929d0e0e4736"[..], true), (b"4BF92F3577B34DA6A3CE929D0E0E4736", false)]
+        {
+            context.request_id = RequestId::parse(given).unwrap();
+            let made = traceparent(&context);
+            assert!(is_traceparent(made.as_bytes()), "{made:?}");
+            assert_eq!(made.to_str().unwrap().contains(context.request_id.as_str()), fits);
+        }
     }
 
     #[test]
@@ -342,6 +393,32 @@ mod tests {
         };
         assert_eq!(names(&stranger), ["x-api-key"]);
         assert_eq!(names(&proxy), ["x-forwarded-for", "x-api-key"]);
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+        for good in ["", "a", "a:", "a:80", "a_b.example-1:65535", "[::1]", "[::1]:80", "]:1", "a]b"] {
+            assert!(is_host(good.as_bytes()), "{good}");
+        }
+        for bad in ["a:b", "a:80:80", "a:8a", "[::1]:x", "[::1]x:1:2", "a/b", "a b", "a@b", "a,b", "\u{e4}", "a:8]:x"] {
+            assert!(!is_host(bad.as_bytes()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_forwarded_element_follows_host_and_scheme_within_one_connection() {
+        let peer = PeerText::new("192.0.2.1".parse().unwrap());
+        let of = |host: Option<&'static str>, scheme| {
+            let host = host.map(HeaderValue::from_static);
+            peer.element(host.as_ref(), scheme).unwrap().to_str().unwrap().to_owned()
+        };
+        for _ in 0..2 {
+            assert_eq!(of(Some("a"), Scheme::Http), "for=192.0.2.1;host=\"a\";proto=http");
+            assert_eq!(of(Some("b"), Scheme::Http), "for=192.0.2.1;host=\"b\";proto=http");
+            assert_eq!(of(Some("a"), Scheme::Https), "for=192.0.2.1;host=\"a\";proto=https");
+            assert_eq!(of(None, Scheme::Http), "for=192.0.2.1;proto=http");
+            assert_eq!(of(Some("a\"b"), Scheme::Http), "for=192.0.2.1;proto=http");
+        }
     }
 
     #[test]

@@ -30,6 +30,15 @@ pub trait Headers: Send + Sync {
     /// Adds one more occurrence of `name`.
     fn append(&mut self, name: &HeaderName, value: HeaderValue);
 
+    /// Sets `name` to what `make` gives, unless it occurs already; whether it was set.
+    fn add(&mut self, name: &HeaderName, make: &mut dyn FnMut() -> HeaderValue) -> bool {
+        let new = !self.has(name);
+        if new {
+            self.set(name, make());
+        }
+        new
+    }
+
     /// Removes every occurrence of `name`.
     fn remove(&mut self, name: &HeaderName);
 

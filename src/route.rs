@@ -109,15 +109,14 @@ impl Table {
         let Some(mut search) = Search::new(&self.trie, request.path(), method, captures, conditions_hold) else {
             return Found::NotFound;
         };
-        let host = if self.trie.knows_hosts() { request.host() } else { "" };
-        for root in self.trie.roots(host) {
-            if let Some(route) = search.walk(root, 1) {
-                return Found::Route(route);
-            }
-        }
-        match search.allowed.header() {
-            Some(allow) => Found::MethodNotAllowed(allow),
-            None => Found::NotFound,
+        let route = if self.trie.knows_hosts() {
+            self.trie.roots(request.host()).find_map(|root| search.walk(root, 1))
+        } else {
+            self.trie.any().and_then(|root| search.walk(root, 1))
+        };
+        match route {
+            Some(route) => Found::Route(route),
+            None => search.allowed.header().map_or(Found::NotFound, Found::MethodNotAllowed),
         }
     }
 

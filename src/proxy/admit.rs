@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
-use http::header::{CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Uri, Version};
@@ -15,7 +15,7 @@ use super::edge::{Connection, connection_of};
 use super::exchange::Exchange;
 use super::heads::{Request, Seen, end_nominated, set_target};
 use super::phases::NOWHERE;
-use crate::client;
+use crate::client::{self, Guarded};
 use crate::context::{Captures, CloseOn, Context, Scheme};
 use crate::gateway::{Gateway, Limits, Matched};
 use crate::reply::{Code, Rejection};
@@ -71,14 +71,25 @@ pub fn admit(head: &mut Parts, raw: &Raw, x: &mut Exchange) -> Result<(), Reject
     let peer = peer(connection.as_deref());
     let trusted = gateway.trusts(peer);
     let context = x.context.insert(context(head, gateway, connection.as_deref(), trusted, x.started));
-    check_head(head, raw, limits)?;
-    end_nominated(head);
-    client::strip_claims(&mut Request { head, original }, trusted);
-    gateway.guarded.strip(&mut Request { head, original });
+    let fields = Fields::look(head, trusted, &gateway.guarded);
+    check_head(head, raw, &fields, limits)?;
+    let host = settled_host(head, fields.host);
+    let Fields { nominates, claims, guarded, .. } = fields;
+    if nominates {
+        end_nominated(head);
+    }
+    if claims {
+        client::strip_claims(&mut Request { head, original }, trusted);
+    }
+    if guarded {
+        gateway.guarded.strip(&mut Request { head, original });
+    }
     if trusted {
         context.client = client::client(&Seen(head), peer, &|address| gateway.trusts(address));
     }
-    settle_host(head)?;
+    if let Some(host) = host? {
+        settle_host(head, host)?;
+    }
     normalise_path(head, original)?;
     match gateway.find(&Seen(head), context) {
         Matched::Route(route) => {
@@ -87,6 +98,40 @@ pub fn admit(head: &mut Parts, raw: &Raw, x: &mut Exchange) -> Result<(), Reject
             Ok(())
         }
         Matched::Refused(rejection) => Err(rejection),
+    }
+}
+
+/// What one walk over the fields finds: looking for each by its name costs more.
+struct Fields<'a> {
+    /// The first `Host`.
+    host: Option<&'a HeaderValue>,
+    /// Something says how long the body is.
+    framing: bool,
+    /// `Connection` may name fields that end here.
+    nominates: bool,
+    /// Something has to be removed before anybody sees it.
+    claims: bool,
+    /// The same, because of what filters keep for the gateway.
+    guarded: bool,
+}
+
+impl<'a> Fields<'a> {
+    fn look(head: &'a Parts, trusted: bool, guarded: &Guarded) -> Self {
+        let mut found = Self { host: None, framing: false, nominates: false, claims: false, guarded: false };
+        for (name, value) in &head.headers {
+            if *name == HOST {
+                found.host = found.host.or(Some(value));
+            } else if *name == CONTENT_LENGTH || *name == TRANSFER_ENCODING {
+                found.framing = true;
+            } else if *name == CONNECTION {
+                found.nominates |= !(value == "keep-alive" || value == "close");
+            } else {
+                found.guarded |= guarded.covers(name.as_str());
+                found.claims |=
+                    if trusted { client::is_disguised(name.as_str()) } else { client::is_claim(name.as_str()) };
+            }
+        }
+        found
     }
 }
 
@@ -122,7 +167,7 @@ fn context(
 }
 
 /// Bounds, and what Pingora lets through although it is not sound.
-fn check_head(head: &Parts, raw: &Raw, limits: &Limits) -> Result<(), Rejection> {
+fn check_head(head: &Parts, raw: &Raw, fields: &Fields<'_>, limits: &Limits) -> Result<(), Rejection> {
     if head.headers.len() > limits.headers_max || raw.head_bytes > limits.header_bytes_max {
         return Err(Rejection::new(Code::HEADERS_TOO_LARGE, "the request head is too large"));
     }
@@ -133,13 +178,13 @@ fn check_head(head: &Parts, raw: &Raw, limits: &Limits) -> Result<(), Rejection>
             return Err(Rejection::new(Code::HEADERS_TOO_LARGE, "the request head is too large"));
         }
     }
-    if head.version == Version::HTTP_11 && !head.headers.contains_key(HOST) {
+    if head.version == Version::HTTP_11 && fields.host.is_none() {
         return Err(Rejection::new(Code::BAD_REQUEST, "the request has no Host"));
     }
     if !raw.target_is_sound {
         return Err(Rejection::new(Code::BAD_REQUEST, "the request target is not valid"));
     }
-    check_framing(head)
+    if fields.framing { check_framing(head) } else { Ok(()) }
 }
 
 /// One length or one coding, in one spelling. Pingora takes lists of equal lengths and codings before `chunked`, and
@@ -160,10 +205,10 @@ fn check_framing(head: &Parts) -> Result<(), Rejection> {
     Ok(())
 }
 
-/// Puts the host in lower case and in one place, the `Host` field, so that nobody downstream has to look twice.
-fn settle_host(head: &mut Parts) -> Result<(), Rejection> {
+/// The host in lower case, when it has to be put into the `Host` field. `field` is what stands there.
+fn settled_host(head: &Parts, field: Option<&HeaderValue>) -> Result<Option<HeaderValue>, Rejection> {
     let invalid = || Rejection::new(Code::BAD_REQUEST, "the Host is not valid");
-    let host = head.headers.get(HOST).map(HeaderValue::as_bytes);
+    let host = field.map(HeaderValue::as_bytes);
     let mut lower = None;
     if let Some(authority) = head.uri.authority() {
         // HTTP/2 names the host in `:authority`, HTTP/1.1 also in an absolute target. Two names are two opinions on who
@@ -178,9 +223,13 @@ fn settle_host(head: &mut Parts) -> Result<(), Rejection> {
     if !client::is_host(lower.as_deref().or(host).unwrap_or_default()) {
         return Err(invalid());
     }
-    let Some(lower) = lower else { return Ok(()) };
-    let value = HeaderValue::from_maybe_shared(bytes::Bytes::from(lower)).map_err(|_| invalid())?;
-    head.headers.try_insert(HOST, value).map_err(|_| invalid())?;
+    lower.map(|lower| HeaderValue::from_maybe_shared(bytes::Bytes::from(lower)).map_err(|_| invalid())).transpose()
+}
+
+/// Puts the host in one place, the `Host` field, so that nobody downstream has to look twice.
+fn settle_host(head: &mut Parts, host: HeaderValue) -> Result<(), Rejection> {
+    let invalid = |_| Rejection::new(Code::BAD_REQUEST, "the Host is not valid");
+    head.headers.try_insert(HOST, host).map_err(invalid)?;
     if head.uri.authority().is_some() {
         let target = head.uri.path_and_query().cloned().unwrap_or(PathAndQuery::from_static("/"));
         head.uri = Uri::from(target);

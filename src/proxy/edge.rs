@@ -299,9 +299,9 @@ impl EdgeStream {
         }
     }
 
-    /// A client that reads slowly keeps a streaming response alive.
+    /// A client that reads slowly keeps a streaming response alive. What is held has not moved.
     fn sent(&self) {
-        if self.connection.streams() {
+        if self.held.is_empty() && self.connection.streams() {
             self.connection.progressed(clock::now());
         }
     }
@@ -372,6 +372,7 @@ impl AsyncRead for EdgeStream {
                 let this = &mut *self;
                 if !this.held.is_empty() || this.io.buffers() {
                     let _ = this.held.poll_flush(&mut this.io, cx);
+                    this.sent();
                 }
                 let error = ready!(self.poll_deadline(cx));
                 self.poll_expired(cx, error)
@@ -421,7 +422,12 @@ impl AsyncWrite for EdgeStream {
         if this.connection.ending() != Ending::Open {
             return this.poll_flush_frames(cx);
         }
-        this.held.poll_flush(&mut this.io, cx)
+        if this.held.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        ready!(this.held.poll_flush(&mut this.io, cx))?;
+        this.sent();
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

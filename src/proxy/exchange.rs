@@ -24,6 +24,8 @@ pub struct Exchange {
     pub in_flight: Option<InFlight>,
     /// How many filters let the request go on.
     pub reached: usize,
+    /// Whether some filter had to be awaited.
+    pub waited: bool,
     /// The target as the client sent it, when it was changed.
     pub original: Option<Uri>,
     /// The code of our own refusal.
@@ -60,6 +62,7 @@ impl Exchange {
             route: None,
             in_flight: None,
             reached: 0,
+            waited: false,
             original: None,
             code: None,
             forward: None,

@@ -4,10 +4,9 @@
 //! allocations. So a head is taken apart once ([`take`]), worked on, and put back without the spellings: names then reach
 //! the other side in lower case, or as `Content-Length` where they are well known.
 
-use std::cell::Cell;
 use std::mem;
 
-use http::header::{CONNECTION, CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::header::{CONNECTION, CONTENT_LENGTH, Entry, TRANSFER_ENCODING};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Uri, request, response};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -30,38 +29,26 @@ pub struct Response<'a>(pub &'a mut response::Parts);
 /// A request head that is only looked at.
 pub struct Seen<'a>(pub &'a request::Parts);
 
-thread_local! {
-    /// What stands in a session while its head is worked on: made once for each worker.
-    static SPARE_REQUEST: Cell<Option<RequestHeader>> = const { Cell::new(None) };
-    static SPARE_RESPONSE: Cell<Option<ResponseHeader>> = const { Cell::new(None) };
-}
-
-/// Takes a request head apart; [`put_back`] must follow.
-pub fn take(head: &mut RequestHeader) -> pingora::Result<request::Parts> {
-    let spare = match SPARE_REQUEST.take() {
-        Some(spare) => spare,
-        None => RequestHeader::build_no_case("GET", b"/", None)?,
-    };
-    Ok(mem::replace(head, spare).into())
+/// Takes a request head apart; [`put_back`] must follow. What stands in its place meanwhile owns no memory.
+pub fn take(head: &mut RequestHeader) -> request::Parts {
+    let blank = RequestHeader::from(http::Request::new(()).into_parts().0);
+    mem::replace(head, blank).into()
 }
 
 /// Puts a request head back.
 pub fn put_back(head: &mut RequestHeader, parts: request::Parts) {
-    SPARE_REQUEST.set(Some(mem::replace(head, RequestHeader::from(parts))));
+    *head = RequestHeader::from(parts);
 }
 
 /// Works on a response head.
 pub fn change(head: &mut ResponseHeader, work: impl FnOnce(&mut response::Parts)) -> pingora::Result<()> {
-    let spare = match SPARE_RESPONSE.take() {
-        Some(spare) => spare,
-        None => ResponseHeader::build_no_case(200, None)?,
-    };
     // Only a phrase of the service's own is worth keeping.
     let canonical = head.status.canonical_reason();
     let phrase = head.get_reason_phrase().filter(|phrase| Some(*phrase) != canonical).map(str::to_owned);
-    let mut parts: response::Parts = mem::replace(head, spare).into();
+    let blank = ResponseHeader::from(http::Response::new(()).into_parts().0);
+    let mut parts: response::Parts = mem::replace(head, blank).into();
     work(&mut parts);
-    SPARE_RESPONSE.set(Some(mem::replace(head, ResponseHeader::from(parts))));
+    *head = ResponseHeader::from(parts);
     if phrase.is_some() {
         head.set_reason_phrase(phrase.as_deref())?;
     }
@@ -98,6 +85,13 @@ macro_rules! writes {
 
         fn append(&mut self, name: &HeaderName, value: HeaderValue) {
             let _ = self.fields_mut().try_append(name.clone(), value);
+        }
+
+        fn add(&mut self, name: &HeaderName, make: &mut dyn FnMut() -> HeaderValue) -> bool {
+            match self.fields_mut().try_entry(name) {
+                Ok(Entry::Vacant(place)) => place.try_insert(make()).is_ok(),
+                Ok(Entry::Occupied(_)) | Err(_) => false,
+            }
         }
 
         fn remove(&mut self, name: &HeaderName) {
@@ -270,23 +264,27 @@ fn is_left_to_engine(name: &str) -> bool {
 
 /// Removes what was meant for the gateway only (RFC 9110 §7.6.1). Pingora does so for requests, not for responses.
 pub fn end_hop(head: &mut response::Parts) {
-    let nominated: SmallVec<[HeaderName; 2]> = head
-        .headers
-        .get_all(CONNECTION)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok())
-        .filter(|name| !FRAMING.contains(name))
-        .collect();
-    for name in nominated.iter().chain(&HOP) {
+    let mut nominated: SmallVec<[HeaderName; 2]> = SmallVec::new();
+    if let Ok(Entry::Occupied(connection)) = head.headers.try_entry(CONNECTION) {
+        let (_, values) = connection.remove_entry_mult();
+        // By far the most frequent value nominates what goes anyway.
+        for value in values.filter(|value| value != "keep-alive") {
+            let names = value.to_str().unwrap_or_default().split(',');
+            let names = names.filter_map(|name| HeaderName::from_bytes(name.trim().as_bytes()).ok());
+            nominated.extend(names.filter(|name| !FRAMING.contains(name)));
+        }
+    }
+    // A walk over the names costs less than looking for each of these.
+    if head.headers.keys().any(|name| HOP.contains(name)) {
+        nominated.extend(HOP);
+    }
+    for name in &nominated {
         head.headers.remove(name);
     }
 }
 
 /// Fields of one connection that need not be nominated to be so.
-const HOP: [HeaderName; 3] =
-    [CONNECTION, HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection")];
+const HOP: [HeaderName; 2] = [HeaderName::from_static("keep-alive"), HeaderName::from_static("proxy-connection")];
 /// What a service cannot have removed by nominating it: the body would lose its end.
 const FRAMING: [HeaderName; 2] = [CONTENT_LENGTH, TRANSFER_ENCODING];
 
@@ -325,7 +323,7 @@ mod tests {
             for options in options {
                 header.append_header("Connection", *options).unwrap();
             }
-            let mut head = take(&mut header).unwrap();
+            let mut head = take(&mut header);
             end_nominated(&mut head);
             let left: Vec<&str> =
                 head.headers.get_all(CONNECTION).iter().map(|value| value.to_str().unwrap()).collect();
@@ -337,10 +335,41 @@ mod tests {
     }
 
     #[test]
+    fn a_hop_ends_with_its_fields_and_those_it_nominates() {
+        let ended = |fields: &[(&'static str, &'static str)]| {
+            let mut head = http::Response::new(()).into_parts().0;
+            for (name, value) in fields {
+                head.headers.append(*name, HeaderValue::from_static(value));
+            }
+            end_hop(&mut head);
+            let mut names: Vec<_> = head.headers.keys().map(|name| name.as_str().to_owned()).collect();
+            names.sort();
+            names.join(" ")
+        };
+        assert_eq!(ended(&[("connection", "keep-alive"), ("keep-alive", "timeout=5"), ("server", "s")]), "server");
+        assert_eq!(ended(&[("keep-alive", "timeout=5"), ("proxy-connection", "close"), ("a", "1")]), "a");
+        assert_eq!(ended(&[("connection", "A, b"), ("connection", "c"), ("a", "1"), ("b", "1"), ("c", "1")]), "");
+        assert_eq!(
+            ended(&[("connection", "Content-Length,transfer-encoding,x"), ("content-length", "1"), ("x", "1")]),
+            "content-length"
+        );
+    }
+
+    #[test]
+    fn a_field_is_added_only_where_there_is_none() {
+        let mut head = http::Request::new(()).into_parts().0;
+        let mut request = Request { head: &mut head, original: &mut None };
+        let name = HeaderName::from_static("x-a");
+        assert!(request.add(&name, &mut || HeaderValue::from_static("1")));
+        assert!(!request.add(&name, &mut || HeaderValue::from_static("2")));
+        assert_eq!(request.text(&name), Some("1"));
+    }
+
+    #[test]
     fn a_changed_target_keeps_the_first_one() {
         let mut header = RequestHeader::build("GET", b"/a?b=1", None).unwrap();
         let mut original = None;
-        let mut head = take(&mut header).unwrap();
+        let mut head = take(&mut header);
         assert!(set_target(&mut head, &mut original, "/x", Some("y=2")));
         assert!(set_target(&mut head, &mut original, "/z", None));
         put_back(&mut header, head);

@@ -21,8 +21,8 @@ const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
 };
 
 /// The target of an attempt, with the bounds of its upstream.
-pub fn peer(upstream: &Upstream, address: SocketAddr, remaining: Option<Duration>) -> HttpPeer {
-    let mut peer = HttpPeer::new(address, false, String::new());
+pub fn peer(upstream: &Upstream, address: SocketAddr, remaining: Option<Duration>) -> Box<HttpPeer> {
+    let mut peer = Box::new(HttpPeer::new(address, false, String::new()));
     let timeouts = &upstream.timeouts;
     let options = &mut peer.options;
     options.connection_timeout = Some(shorter(timeouts.connect, remaining));

@@ -63,7 +63,7 @@ impl ProxyHttp for App {
     async fn request_filter(&self, session: &mut Session, x: &mut Box<Exchange>) -> pingora::Result<bool> {
         admit::begin(session, x);
         let raw = Raw::look(session, x);
-        let mut head = heads::take(session.req_header_mut())?;
+        let mut head = heads::take(session.req_header_mut());
         let decision = match admit::admit(&mut head, &raw, x) {
             Ok(()) => decide(&mut head, x).await,
             Err(rejection) => {
@@ -110,13 +110,14 @@ impl ProxyHttp for App {
             return Err(Error::new_in(ErrorType::InternalError));
         };
         let first_byte = route.first_byte;
-        let now = clock::now();
+        // A chain that waited for nothing took no time worth a look at the clock.
+        let now = if x.waited || forward.target.is_some() { clock::now() } else { x.started };
         let remaining = forward.remaining(now);
         if remaining.is_some_and(|remaining| remaining.is_zero()) {
             x.code = Some(Code::GATEWAY_TIMEOUT);
             return Err(Error::new_up(ErrorType::ReadTimedout));
         }
-        let upstream = Arc::clone(&forward.upstream);
+        let upstream = &*forward.upstream;
         let Some(choice) = upstream.choose(&forward.tried) else {
             x.code = Some(Code::UPSTREAM_UNAVAILABLE);
             return Err(Error::new_up(ErrorType::ConnectNoRoute));
@@ -126,10 +127,12 @@ impl ProxyHttp for App {
         forward.address = Some(choice.address);
         forward.attempt = now;
         // A client of HTTP/1.0 need not send a Host; what goes on is HTTP/1.1, which has one.
-        if upstream.host == UpstreamHost::Target || !session.req_header().headers.contains_key(HOST) {
+        // It is the first field, as a rule: looking for it by its name costs more.
+        let names_host = || session.req_header().headers.keys().any(|name| *name == HOST);
+        if upstream.host == UpstreamHost::Target || !names_host() {
             session.req_header_mut().insert_header(HOST, choice.address.to_string())?;
         }
-        let mut peer = peer(&upstream, choice.address, remaining);
+        let mut peer = peer(upstream, choice.address, remaining);
         match &x.connection {
             Some(connection) if !connection.is_h2() => {
                 if session.is_body_done() {
@@ -140,7 +143,7 @@ impl ProxyHttp for App {
             // within the body.
             _ => peer.options.read_timeout = Some(shorter(first_byte.max(upstream.timeouts.idle), remaining)),
         }
-        Ok(Box::new(peer))
+        Ok(peer)
     }
 
     async fn connected_to_upstream(
@@ -408,7 +411,7 @@ enum Decision {
 
 /// Walks the chain, then asks the handler.
 async fn decide(head: &mut Parts, x: &mut Exchange) -> Decision {
-    let Exchange { route, context, reached, original, .. } = x;
+    let Exchange { route, context, reached, original, waited, .. } = x;
     let (Some(route), Some(context)) = (route.as_ref(), context.as_mut()) else {
         return Decision::Refuse(Box::new(Rejection::new(Code::INTERNAL, "the request was not admitted")));
     };
@@ -417,7 +420,10 @@ async fn decide(head: &mut Parts, x: &mut Exchange) -> Decision {
         let verdict = match route.chain.advance(reached, &mut request, context) {
             Stop::End => break,
             Stop::Verdict(verdict) => verdict,
-            Stop::Wait(filter) => filter.on_request(&mut request, context).await,
+            Stop::Wait(filter) => {
+                *waited = true;
+                filter.on_request(&mut request, context).await
+            }
         };
         match verdict {
             Verdict::Continue => {}

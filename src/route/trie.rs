@@ -122,6 +122,11 @@ impl Trie {
         !self.exact.is_empty() || !self.wildcard.is_empty()
     }
 
+    /// The trie for any host.
+    pub fn any(&self) -> Option<usize> {
+        self.any
+    }
+
     /// The tries to look into for `host`, the most specific first.
     pub fn roots<'a>(&'a self, host: &'a str) -> impl Iterator<Item = usize> + 'a {
         let host = host.strip_suffix('.').unwrap_or(host);
@@ -213,7 +218,9 @@ impl<'a, F: Fn(usize) -> bool> Search<'a, F> {
             return self.choose(&node.here).or_else(|| self.choose_rest(node, at));
         }
         let segment = self.path.get(at..self.end)?;
-        let segment = segment.split_once('/').map_or(segment, |(first, _)| first);
+        // Byte by byte: segments are short, and a search made for long texts takes its time to begin.
+        let first = segment.bytes().position(|byte| byte == b'/').and_then(|slash| segment.get(..slash));
+        let segment = first.unwrap_or(segment);
         let next = at.saturating_add(segment.len()).saturating_add(1);
         if let Some(child) = node.literals.get(segment.as_bytes())
             && let Some(route) = self.walk(child, next)

@@ -55,8 +55,12 @@ impl RouteMetrics {
             row.get_or_init(Box::default).add(status);
         }
         self.durations.observe(duration);
-        self.bytes_in.fetch_add(bytes_in, Ordering::Relaxed);
-        self.bytes_out.fetch_add(bytes_out, Ordering::Relaxed);
+        for (sum, bytes) in [(&self.bytes_in, bytes_in), (&self.bytes_out, bytes_out)] {
+            // Most requests have no body, and an atomic addition of nothing costs as much as any other.
+            if bytes > 0 {
+                sum.fetch_add(bytes, Ordering::Relaxed);
+            }
+        }
     }
 
     /// The gateway refused a request by itself. Codes are constants of the program, never text of a client.

@@ -212,7 +212,7 @@ mod tests {
         let claims = serde_json::json!({
             "sub": "me", "a": {"b": {"c": [1, "x"]}, "d": null}, "a.b": true, "https://t.example/id": 7
         });
-        let Value::Object(claims) = claims else { unreachable!() };
+        let Value::Object(claims) = claims else { panic!("it is an object") };
         let fields = CallerFields::new("me", &[], &Scopes::default()).unwrap();
         let caller = Caller {
             name: "me".into(),

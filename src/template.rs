@@ -333,7 +333,7 @@ mod tests {
         let serde_json::Value::Object(claims) =
             serde_json::json!({"sub": "u\"7", "realm": {"name": "<b>"}, "age": 7, "tags": ["x\"", 1], "none": null})
         else {
-            unreachable!()
+            panic!("it is an object")
         };
         Caller {
             name: name.into(),

@@ -81,7 +81,8 @@
 //!     headers: { Authorization: Bearer guessed }
 //!     expect:
 //!       status: 401
-//!       headers: { WWW-Authenticate: 'Bearer realm="tollgate", error="invalid_token"' }
+//!       headers:
+//!         WWW-Authenticate: 'Bearer realm="tollgate", error="invalid_token", ApiKey realm="tollgate", header="X-API-Key"'
 //! ```
 
 mod challenges;

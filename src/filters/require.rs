@@ -186,12 +186,15 @@ fn check_role(role: &Located<String>, compiler: &mut Compiler) {
     compiler.report(problem);
 }
 
+/// A claim by its name, and what it may be.
+type Claim = (Box<str>, Box<[Scalar]>);
+
 struct Require {
     scopes: Names,
     any_scope: Names,
     roles: Names,
     level: Option<Level>,
-    claims: Box<[(Box<str>, Box<[Scalar]>)]>,
+    claims: Box<[Claim]>,
     consumers: Names,
     lacks_scopes: Rejection,
     lacks_any_scope: Rejection,

@@ -3,6 +3,7 @@
 mod claims;
 mod compile;
 
+use std::borrow::Borrow;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -101,7 +102,7 @@ impl Issuer {
     /// Why not. [`Reason::UnknownKey`] and [`Reason::KeysUnavailable`] may be another answer a moment later: the keys are
     /// being fetched.
     pub fn verify(&self, token: &str, now: SystemTime) -> Result<Arc<Caller>, Reason> {
-        match self.remembered(token, now) {
+        match remembered(std::slice::from_ref(self), token, now) {
             Some(known) => known,
             None => self.examine(token, &Token::parse(token)?, &mut None, now),
         }
@@ -113,16 +114,6 @@ impl Issuer {
             Keys::Fixed(_) => None,
             Keys::Fetched(source) => Some(source),
         }
-    }
-
-    /// What became of a token that was verified before with the keys that are there now.
-    fn remembered(&self, token: &str, now: SystemTime) -> Option<Result<Arc<Caller>, Reason>> {
-        if token.len() > TOKEN_BYTES_MAX {
-            return None;
-        }
-        let entry = self.tokens.get(token)?;
-        let current = self.keys.current().is_some_and(|keys| keys.generation == entry.generation);
-        (current && entry.issuer == self.index).then(|| self.still(entry, now))
     }
 
     fn still(&self, Entry { caller, from, .. }: Entry, now: SystemTime) -> Result<Arc<Caller>, Reason> {
@@ -191,7 +182,7 @@ pub fn verify_with(issuers: &[Arc<Issuer>], token: &str, now: SystemTime) -> Res
         [only] => return only.verify(token, now),
         several => several,
     };
-    if let Some(known) = several.iter().find_map(|issuer| issuer.remembered(token, now)) {
+    if let Some(known) = remembered(several, token, now) {
         return known;
     }
     let parsed = Token::parse(token)?;
@@ -208,6 +199,17 @@ pub fn verify_with(issuers: &[Arc<Issuer>], token: &str, now: SystemTime) -> Res
         }
     }
     Err(worst)
+}
+
+/// What has become of a token that one of `issuers`, all of one snapshot, verified before with the keys that it has now.
+fn remembered<I: Borrow<Issuer>>(issuers: &[I], token: &str, now: SystemTime) -> Option<Result<Arc<Caller>, Reason>> {
+    if token.len() > TOKEN_BYTES_MAX {
+        return None;
+    }
+    let entry = issuers.first()?.borrow().tokens.get(token)?;
+    let issuer = issuers.iter().map(Borrow::borrow).find(|issuer| issuer.index == entry.issuer)?;
+    let current = issuer.keys.current().is_some_and(|keys| keys.generation == entry.generation);
+    current.then(|| issuer.still(entry, now))
 }
 
 /// Of two reasons, the one of the issuer that came further with the token.

@@ -23,6 +23,8 @@ const PASSES_MAX: u32 = 16;
 const LANES_MAX: u32 = 16;
 const BCRYPT_COST: std::ops::RangeInclusive<u32> = 4..=16;
 const SALT_BYTES: usize = 16;
+/// A shorter hash is one that others have too.
+const OUTPUT_BYTES_MIN: usize = 16;
 
 /// The hash of a password.
 #[derive(Clone)]
@@ -48,8 +50,8 @@ impl Hash {
         }
         let hash = PasswordHash::new(text).map_err(|error| format!("it is no PHC string: {error}"))?;
         let params = Params::try_from(&hash).map_err(|error| format!("its parameters are wrong: {error}"))?;
-        if hash.version.is_some_and(|version| version != u32::from(Version::V0x13)) {
-            return Err("argon2 of version 19 is read, and no other".to_owned());
+        if hash.version != Some(Version::V0x13.into()) {
+            return Err("argon2 of version 19 (`v=19`) is read, and no other".to_owned());
         }
         if params.m_cost() > MEMORY_KIB_MAX || params.t_cost() > PASSES_MAX || params.p_cost() > LANES_MAX {
             return Err(format!("it costs too much: at most m={MEMORY_KIB_MAX}, t={PASSES_MAX}, p={LANES_MAX}"));
@@ -57,6 +59,9 @@ impl Hash {
         let (Some(salt), Some(output)) = (hash.salt, hash.hash) else {
             return Err("salt or hash is missing".to_owned());
         };
+        if output.len() < OUTPUT_BYTES_MIN {
+            return Err(format!("the hash has {} bytes, and {OUTPUT_BYTES_MIN} are the least", output.len()));
+        }
         let argon2 = Argon2::new(Algorithm::Argon2id, Version::V0x13, params);
         Ok(Self(Kind::Argon2id { argon2, salt: salt.as_ref().into(), output: output.as_bytes().into() }))
     }
@@ -171,6 +176,8 @@ impl Hashing {
 
 #[cfg(test)]
 mod tests {
+    use base64::engine::general_purpose::STANDARD_NO_PAD;
+
     use super::*;
 
     #[test]
@@ -213,7 +220,12 @@ mod tests {
         for bad in ["", "secret", "$argon2i$v=19$m=19456,t=2,p=1$x$y", "$argon2id$", "$2b$04$short", "$2"] {
             assert!(Hash::parse(bad).is_err(), "{bad}");
         }
-        assert!(Hash::parse(&format!("$argon2id$v=16$m=19456,t=2,p=1${salt_and_hash}")).is_err());
+        for version in ["$v=16", ""] {
+            assert!(Hash::parse(&format!("$argon2id{version}$m=19456,t=2,p=1${salt_and_hash}")).is_err());
+        }
+        let long = |bytes: usize| STANDARD_NO_PAD.encode(vec![7; bytes]);
+        let of = |bytes| Hash::parse(&format!("$argon2id$v=19$m=19456,t=2,p=1${}${}", long(16), long(bytes)));
+        assert!(of(16).is_ok() && of(15).is_err());
     }
 
     #[tokio::test]

@@ -422,7 +422,8 @@ impl AsyncWrite for EdgeStream {
         if this.connection.ending() != Ending::Open {
             return this.poll_flush_frames(cx);
         }
-        if this.held.is_empty() {
+        // TLS may hold bytes that plain TCP has sent.
+        if this.held.is_empty() && !this.io.buffers() {
             return Poll::Ready(Ok(()));
         }
         ready!(this.held.poll_flush(&mut this.io, cx))?;

@@ -34,7 +34,9 @@ pub struct Workers {
 enum Command {
     Listen(Listener, StdListener, Arc<ListenerMetrics>),
     Unlisten(SocketAddr),
-    /// Answered when nothing more is accepted and idle connections have been told to end.
+    /// Answered when every command before it is done.
+    Settle(oneshot::Sender<()>),
+    /// Answered when idle connections have been told to end.
     Drain(oneshot::Sender<()>),
 }
 
@@ -83,10 +85,17 @@ impl Workers {
 
     /// Ends idle connections. On return every connection that was accepted before is counted.
     pub async fn drain(&self) {
+        // A client whose idle connection ends must not find one worker that still listens.
+        self.all(Command::Settle).await;
+        self.all(Command::Drain).await;
+    }
+
+    /// Gives every worker a command, and waits until all have answered.
+    async fn all(&self, command: fn(oneshot::Sender<()>) -> Command) {
         let mut told = Vec::with_capacity(self.commands.len());
         for commands in &self.commands {
             let (done, is_done) = oneshot::channel();
-            let _ = commands.send(Command::Drain(done));
+            let _ = commands.send(command(done));
             told.push(is_done);
         }
         for is_done in told {
@@ -123,9 +132,12 @@ async fn work(
                     let _ = task.await;
                 }
             }
+            Command::Settle(done) => {
+                // Nobody waits any more when the drain has timed out.
+                let _ = done.send(());
+            }
             Command::Drain(done) => {
                 engine.drain().await;
-                // Nobody waits any more when the drain has timed out.
                 let _ = done.send(());
             }
         }

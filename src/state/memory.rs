@@ -1,7 +1,6 @@
 //! The store in memory: gone with the process, bounded in entries and bytes.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::future::ready;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -101,14 +100,18 @@ impl Memory {
 
 impl Store for Memory {
     fn get<'a>(&'a self, space: Space, key: &'a str) -> Pending<'a, Option<Vec<u8>>> {
-        let now = self.now();
-        let shard = self.shard(space, key);
-        Box::pin(ready(Ok(shard.get(space, key, now).map(|item| item.value.clone()))))
+        Box::pin(async move {
+            let now = self.now();
+            Ok(self.shard(space, key).get(space, key, now).map(|item| item.value.clone()))
+        })
     }
 
     fn put<'a>(&'a self, space: Space, key: &'a str, value: Vec<u8>, expires: Option<SystemTime>) -> Pending<'a, ()> {
-        let put = |shard: &mut Shard, _: i64| shard.set(space, key, &value, expires.map(milliseconds), &self.usage);
-        Box::pin(ready(check(key, &value).and_then(|()| self.write(space, key, put))))
+        Box::pin(async move {
+            check(key, &value)?;
+            let expires = expires.map(milliseconds);
+            self.write(space, key, |shard, _| shard.set(space, key, &value, expires, &self.usage))
+        })
     }
 
     fn insert<'a>(
@@ -118,45 +121,50 @@ impl Store for Memory {
         value: Vec<u8>,
         expires: Option<SystemTime>,
     ) -> Pending<'a, bool> {
-        let insert = |shard: &mut Shard, now: i64| {
-            let free = shard.get(space, key, now).is_none();
-            if free {
-                shard.set(space, key, &value, expires.map(milliseconds), &self.usage)?;
-            }
-            Ok(free)
-        };
-        Box::pin(ready(check(key, &value).and_then(|()| self.write(space, key, insert))))
+        Box::pin(async move {
+            check(key, &value)?;
+            let expires = expires.map(milliseconds);
+            self.write(space, key, |shard, now| match shard.get(space, key, now) {
+                Some(_) => Ok(false),
+                None => shard.set(space, key, &value, expires, &self.usage).map(|()| true),
+            })
+        })
     }
 
     fn replace<'a>(&'a self, space: Space, key: &'a str, expected: &'a [u8], value: Vec<u8>) -> Pending<'a, bool> {
-        let replace = |shard: &mut Shard, now: i64| match shard.get(space, key, now) {
-            Some(item) if item.value == expected => {
-                let expires = item.expires;
-                shard.set(space, key, &value, expires, &self.usage).map(|()| true)
-            }
-            _ => Ok(false),
-        };
-        Box::pin(ready(check(key, &value).and_then(|()| self.write(space, key, replace))))
+        Box::pin(async move {
+            check(key, &value)?;
+            self.write(space, key, |shard, now| match shard.get(space, key, now) {
+                Some(item) if item.value == expected => {
+                    let expires = item.expires;
+                    shard.set(space, key, &value, expires, &self.usage).map(|()| true)
+                }
+                _ => Ok(false),
+            })
+        })
     }
 
     fn take<'a>(&'a self, space: Space, key: &'a str) -> Pending<'a, Option<Vec<u8>>> {
-        let now = self.now();
-        let mut shard = self.shard(space, key);
-        let there = shard.get(space, key, now).is_some();
-        let removed = shard.remove(space, key, &self.usage);
-        Box::pin(ready(Ok(removed.filter(|_| there).map(|item| item.value))))
+        Box::pin(async move {
+            let now = self.now();
+            let mut shard = self.shard(space, key);
+            let there = shard.get(space, key, now).is_some();
+            Ok(shard.remove(space, key, &self.usage).filter(|_| there).map(|item| item.value))
+        })
     }
 
     fn list<'a>(&'a self, space: Space, after: Option<&'a str>, limit: usize) -> Pending<'a, Vec<Entry>> {
-        let now = self.now();
-        // All at once: what is listed was there at one moment. Others lock one shard only, so nobody waits in a circle.
-        let locked = self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner));
-        let locked: Vec<_> = locked.collect();
-        let mut found: Vec<Entry> = locked.iter().flat_map(|shard| shard.list(space, after, limit, now)).collect();
-        drop(locked);
-        found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
-        found.truncate(limit);
-        Box::pin(ready(Ok(found)))
+        Box::pin(async move {
+            let now = self.now();
+            // All at once: what is listed was there at one moment. Others lock one shard only, so nobody waits in a circle.
+            let locked = self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner));
+            let locked: Vec<_> = locked.collect();
+            let mut found: Vec<Entry> = locked.iter().flat_map(|shard| shard.list(space, after, limit, now)).collect();
+            drop(locked);
+            found.sort_unstable_by(|a, b| a.key.cmp(&b.key));
+            found.truncate(limit);
+            Ok(found)
+        })
     }
 }
 

@@ -8,7 +8,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
-use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::{Error, Message};
 use tokio_tungstenite::{accept_async, client_async};
 
 use crate::harness::{
@@ -277,6 +278,50 @@ async fn websockets_pass_and_a_drain_waits_for_what_is_in_flight() {
     go.notify_one();
     assert_eq!(busy.response().await.text(), "done");
     assert!(gateway.ended().await.success());
+}
+
+/// The certificate as a credential, from the handshake to the end of a socket that it opened.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_a_consumer_until_a_reload_takes_it_away() {
+    let sockets = Upstream::scripted(|conn| async move {
+        let Ok(mut socket) = accept_async(conn.into_stream()).await else { return };
+        while let Some(Ok(message)) = socket.next().await {
+            if message.is_text() && socket.send(message).await.is_err() {
+                return;
+            }
+        }
+    })
+    .await;
+    let ca = Authority::new("ours");
+    let consumers = "consumers:\n- { name: a, certificates: [{ subject: CN=svc-a }] }\n\
+                     - { name: b, certificates: [{ san: svc-b.test }] }\n\
+                     defaults: { filters: [{ auth: { accept: [mtls], close_on: [key_revoked] } }] }\n";
+    let tls = &format!("{ONE}, client_ca: ca.pem, client_auth: optional");
+    let gateway = start(&sockets, tls, &[&ca.issue(&["a.test"], "a")], &ca, consumers).await;
+    let open = async |client: TlsClient| {
+        let stream = client.connect(gateway.address, "a.test").await.unwrap();
+        within("a handshake", client_async("wss://a.test/chat", stream)).await.map(|(socket, _)| socket)
+    };
+    for nobody in [TlsClient::trusting(&ca), TlsClient::with_certificate(&ca, &ca.issue(&["x.test"], "svc-aa"))] {
+        match open(nobody).await {
+            Err(Error::Http(response)) => assert_eq!(response.status(), 401),
+            other => panic!("{other:?}"),
+        }
+    }
+    let mut gone = open(TlsClient::with_certificate(&ca, &ca.issue(&[], "svc-a"))).await.unwrap();
+    let mut stays = open(TlsClient::with_certificate(&ca, &ca.issue(&["svc-b.test"], "any"))).await.unwrap();
+    for socket in [&mut gone, &mut stays] {
+        socket.send(Message::text("hello")).await.unwrap();
+        assert_eq!(within("a message", socket.next()).await.unwrap().unwrap(), Message::text("hello"));
+    }
+    let yaml = gateway.folder.read("gateway.yaml");
+    gateway.folder.write("gateway.yaml", &yaml.replace("CN=svc-a ", "CN=svc-z "));
+    let reason = "the credential is not valid any more".into();
+    let close = Message::Close(Some(CloseFrame { code: 1008.into(), reason }));
+    assert_eq!(within("the close", gone.next()).await.unwrap().unwrap(), close);
+    stays.send(Message::text("there?")).await.unwrap();
+    assert_eq!(within("a message", stays.next()).await.unwrap().unwrap(), Message::text("there?"));
+    gateway.counts(&[("tollgate_websockets_closed_total{reason=\"unknown\"}", 1.0)]).await;
 }
 
 /// A client that nobody here wrote.

@@ -13,7 +13,7 @@ fn caller() -> Caller {
     let (roles, scopes) = (["viewer".into()], Scopes::new(["read:*", "write:tasks"]));
     let Value::Object(claims) = json!({"tenant": "acme", "plan": 3, "verified": true, "groups": ["a", "b"], "realm": {"site": "x"}, "none": null})
     else {
-        unreachable!()
+        panic!("it is an object")
     };
     Caller {
         name: "dashboard".into(),

@@ -21,7 +21,6 @@ fn identity() -> Arc<Identity> {
     let consumer: ConsumerSettings = decode(&node("{ name: dashboard }")).unwrap();
     let written = Written {
         roles: roles.iter().map(|(name, role)| (name, role)).collect(),
-        issuers: Vec::new(),
         consumers: vec![&consumer],
         ..Written::default()
     };
@@ -184,7 +183,7 @@ async fn nobody_makes_a_key_that_can_do_more_than_they_can() {
     }
     // A key of the role, restricted to a few scopes: the role would bring it `*` back.
     let restricted = caller(&["boss"], &["admin:api_keys"], Level::Admin);
-    let answer = api.send(Some(&restricted), "POST ", json!({ "name": "a", "roles": ["boss"] })).await;
+    let answer = api.send(Some(&restricted), "POST ", json!({ "name": "b", "roles": ["boss"] })).await;
     assert_eq!(answer.status, 403);
     let answer = api.send(Some(&admin()), "POST ", json!({ "name": "a", "roles": ["boss"], "scopes": ["*"] })).await;
     assert_eq!(answer.status, 201, "`*` gives anything");

@@ -141,7 +141,7 @@ fn combined(out: &mut Vec<u8>, second: &str, entry: &Entry<'_>) {
     put(out, format_args!("\" {} {} \"", entry.status, entry.bytes_out));
     match entry.referer {
         Some(referer) if !referer.is_empty() => {
-            each_referer_piece(referer, entry.hidden, &mut |piece| combined_text(out, piece))
+            each_referer_piece(referer, entry.hidden, &mut |piece| combined_text(out, piece));
         }
         _ => out.push(b'-'),
     }

@@ -81,6 +81,11 @@ async fn a_body_that_does_not_come_is_not_waited_for() {
         client.response().await.refused(408, "REQUEST_TIMEOUT");
         client.closed().await;
     }
+    let request = Request::post("http://a.test/auth/login").header("content-type", "application/json");
+    let mut sender = gateway.h2().await.0.ready().await.unwrap();
+    let (response, _open) = sender.send_request(request.body(()).unwrap(), false).unwrap();
+    let response = crate::harness::within("a response over HTTP/2", response).await.unwrap();
+    assert_eq!(response.status(), 408);
     // A byte now and then keeps nothing open: the time counts from the first to the last.
     let mut client = gateway.client().await;
     client.send(head("Content-Length: 1000")).await;

@@ -141,16 +141,6 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_was_let_in_before_is_not_let_stay() {
-        let identity = Identity::default();
-        let (store, now) = (Memory::new(Limits::default()), clock::wall());
-        let caller = caller(Some("a"), Some("s"));
-        assert_eq!(identity.still_holds(&caller, now), Ok(()));
-        identity.shared().revocations.add(&store, "s", now, now).await.unwrap();
-        assert_eq!(identity.still_holds(&caller, now), Err(Reason::Revoked));
-    }
-
-    #[tokio::test]
     async fn they_are_there_in_the_next_process() {
         let (store, now) = (Memory::new(Limits::default()), clock::wall());
         let before = Revocations::default();

@@ -128,8 +128,14 @@ async fn gauges_go_up_and_down() {
     gateway.counts(&[(&open, 0.0)]).await;
 }
 
-/// Metrics that show only where their feature is in use: in `tls.rs`, and in the tests of `proxy/tenure.rs`.
-const ELSEWHERE: [&str; 2] = ["tollgate_tls_handshakes_failed_total", "tollgate_websockets_closed_total"];
+/// Metrics that show only where their feature is in use: in `tls.rs`, in the tests of `proxy/tenure.rs`, in `issuers.rs`.
+const ELSEWHERE: [&str; 5] = [
+    "tollgate_tls_handshakes_failed_total",
+    "tollgate_websockets_closed_total",
+    "tollgate_jwks_fetches_total",
+    "tollgate_jwks_keys",
+    "tollgate_jwks_loaded_timestamp_seconds",
+];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_lists_every_metric() {

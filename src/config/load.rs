@@ -6,15 +6,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
+use std::panic::resume_unwind;
 use std::path::{Component, Path, PathBuf};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use super::{Fragment, Root, Tls};
-use crate::yaml::{FileId, Kind, Lookup, Place, Problem, Sources, decode, interpolate, parse};
+use crate::yaml::{FileId, Kind, Lookup, Node, Place, Problem, Sources, decode, interpolate, parse};
 
 /// Largest file that is read, in bytes.
 pub const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
@@ -96,12 +99,7 @@ pub fn load(path: &Path, environment: &Environment, overrides: &Overrides) -> Lo
         problems: Vec::new(),
     };
     let root = reading.root(path);
-    let mut fragments = Vec::new();
-    if let Some(root) = &root {
-        for path in reading.included(root) {
-            fragments.extend(reading.file(&path, fragment_keys));
-        }
-    }
+    let fragments = root.as_ref().map(|root| reading.fragments(root)).unwrap_or_default();
     let hash = hash(&reading.files);
     let contents = root.as_ref().map(|root| reading.attached(root)).unwrap_or_default();
     let attached = contents.keys().map(|name| reading.base.join(name)).collect();
@@ -133,12 +131,26 @@ impl Reading<'_> {
         Some(root)
     }
 
-    /// Reads, parses, interpolates and decodes one file. `inspect` may add problems that the type cannot tell.
-    fn file<T: DeserializeOwned>(
-        &mut self,
-        path: &Path,
-        inspect: fn(&crate::yaml::Node, &mut Vec<Problem>),
-    ) -> Option<T> {
+    /// Reads one file. `inspect` may add problems that the type cannot tell.
+    fn file<T: DeserializeOwned>(&mut self, path: &Path, inspect: Inspect) -> Option<T> {
+        let id = self.open(path)?;
+        let understood = understand(&self.sources, id, &self.values(path), inspect);
+        self.take(understood)
+    }
+
+    /// Reads the included files. They are understood on all cores at once: with 100,000 keys that is what a start consists of.
+    fn fragments(&mut self, root: &Root) -> Vec<Fragment> {
+        let paths = self.included(root);
+        let opened: Vec<(FileId, PathBuf)> =
+            paths.into_iter().filter_map(|path| Some((self.open(&path)?, path))).collect();
+        let understood = in_parallel(&opened, |(id, path)| {
+            understand::<Fragment>(&self.sources, *id, &self.values(path), fragment_keys)
+        });
+        understood.into_iter().filter_map(|understood| self.take(understood)).collect()
+    }
+
+    /// Reads the text of a file.
+    fn open(&mut self, path: &Path) -> Option<FileId> {
         let name = self.display(path);
         let text = match self.overrides.get(path) {
             Some(Some(text)) => Ok(text.clone()),
@@ -151,38 +163,22 @@ impl Reading<'_> {
         };
         let id = self.sources.add(name, text.clone());
         self.files.push(ReadFile { path: path.to_owned(), id, text });
-        if let Some(message) = unreadable {
-            let message = format!("cannot read this file: {message}");
-            self.problems.push(Problem::new(Place { file: id, line: 0, column: 0 }, message));
-            return None;
-        }
-        let lookup = Values { environment: self.environment, base: path.parent().unwrap_or(Path::new("")) };
-        let node = parse(&self.sources, id).and_then(|node| interpolate(&node, &lookup));
-        if let Ok(node) = &node {
+        let Some(message) = unreadable else { return Some(id) };
+        let message = format!("cannot read this file: {message}");
+        self.problems.push(Problem::new(Place { file: id, line: 0, column: 0 }, message));
+        None
+    }
+
+    fn values<'p>(&'p self, path: &'p Path) -> Values<'p> {
+        Values { environment: self.environment, base: path.parent().unwrap_or(Path::new("")) }
+    }
+
+    /// Keeps what was found wrong, and what must not be shown.
+    fn take<T>(&mut self, understood: Understood<T>) -> Option<T> {
+        if let Some(node) = &understood.node {
             self.sources.hide(node);
         }
-        let decoded = node.and_then(|node| {
-            let node = if node.is_null() { crate::yaml::Node::empty_map(node.place) } else { node };
-            let mut problems = Vec::new();
-            inspect(&node, &mut problems);
-            match decode::<T>(&node) {
-                Ok(decoded) if problems.is_empty() => Ok(decoded),
-                Ok(_) => Err(problems),
-                Err(found) => {
-                    // What `inspect` has said of a place needs no second, vaguer message.
-                    let said: Vec<Place> = problems.iter().map(|problem| problem.place).collect();
-                    problems.extend(found.into_iter().filter(|problem| !said.contains(&problem.place)));
-                    Err(problems)
-                }
-            }
-        });
-        match decoded {
-            Ok(decoded) => Some(decoded),
-            Err(problems) => {
-                self.problems.extend(problems);
-                None
-            }
-        }
+        understood.decoded.map_err(|problems| self.problems.extend(problems)).ok()
     }
 
     /// The files that `include` names, sorted, each once.
@@ -218,7 +214,7 @@ impl Reading<'_> {
 }
 
 /// Says which keys only `gateway.yaml` may carry.
-fn fragment_keys(node: &crate::yaml::Node, problems: &mut Vec<Problem>) {
+fn fragment_keys(node: &Node, problems: &mut Vec<Problem>) {
     let Kind::Map(entries) = &node.kind else { return };
     for entry in entries.iter().filter(|entry| ROOT_KEYS.contains(&&*entry.key.text)) {
         problems.push(
@@ -359,6 +355,64 @@ fn hash(files: &[ReadFile]) -> String {
 }
 
 /// Values for `${…}` in one file.
+/// Adds problems that a type cannot tell.
+type Inspect = fn(&Node, &mut Vec<Problem>);
+
+/// What became of one text.
+struct Understood<T> {
+    /// With everything put in; none where that failed.
+    node: Option<Node>,
+    decoded: Result<T, Vec<Problem>>,
+}
+
+/// Parses, interpolates and decodes one text.
+fn understand<T: DeserializeOwned>(
+    sources: &Sources,
+    id: FileId,
+    values: &Values<'_>,
+    inspect: Inspect,
+) -> Understood<T> {
+    let node = match parse(sources, id).and_then(|node| interpolate(&node, values)) {
+        Ok(node) => node,
+        Err(problems) => return Understood { node: None, decoded: Err(problems) },
+    };
+    let empty = node.is_null().then(|| Node::empty_map(node.place));
+    let whole = empty.as_ref().unwrap_or(&node);
+    let mut problems = Vec::new();
+    inspect(whole, &mut problems);
+    let decoded = match decode::<T>(whole) {
+        Ok(decoded) if problems.is_empty() => Ok(decoded),
+        Ok(_) => Err(problems),
+        Err(found) => {
+            // What `inspect` has said of a place needs no second, vaguer message.
+            let said: Vec<Place> = problems.iter().map(|problem| problem.place).collect();
+            problems.extend(found.into_iter().filter(|problem| !said.contains(&problem.place)));
+            Err(problems)
+        }
+    };
+    Understood { node: Some(node), decoded }
+}
+
+/// Does the work for each item, on as many threads as there are cores; the results are in the order of the items.
+fn in_parallel<T: Sync, R: Send>(items: &[T], work: impl Fn(&T) -> R + Sync) -> Vec<R> {
+    let cores = thread::available_parallelism().map_or(1, usize::from);
+    if cores == 1 || items.len() < 2 {
+        return items.iter().map(work).collect();
+    }
+    let next = AtomicUsize::new(0);
+    let worker = || {
+        let turns = std::iter::repeat_with(|| next.fetch_add(1, Ordering::Relaxed));
+        turns.map_while(|index| items.get(index).map(|item| (index, work(item)))).collect::<Vec<_>>()
+    };
+    let mut done: Vec<(usize, R)> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..cores.min(items.len())).map(|_| scope.spawn(worker)).collect();
+        let joined = workers.into_iter().map(|worker| worker.join().unwrap_or_else(|panic| resume_unwind(panic)));
+        joined.flatten().collect()
+    });
+    done.sort_by_key(|(index, _)| *index);
+    done.into_iter().map(|(_, result)| result).collect()
+}
+
 /// 256 bits in hexadecimal digits, from a seed that never leaves this process. The name keeps secrets of different purposes
 /// apart.
 fn made_up(name: &str) -> Result<String, String> {

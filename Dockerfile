@@ -33,6 +33,8 @@ RUN useradd --system --uid 10001 --user-group --no-create-home --shell /usr/sbin
 COPY --from=gateway /out/tollgate /usr/local/bin/tollgate
 COPY gateway.yaml /etc/tollgate/
 COPY routes.d/ /etc/tollgate/routes.d/
+# Nobody may call until you put consumers there.
+COPY consumers.d/ /etc/tollgate/consumers.d/
 # By number, so that Kubernetes can see that it is not root.
 USER 10001:10001
 # Mount your own configuration here; a change in it applies without a restart.

@@ -1,11 +1,14 @@
 //! The guide runs: every call of `docs/demo.md`, in its order, through the shipped configuration and both demo services.
 //!
-//! A block marked `sh` is a call, and the `json` block after it is its answer, in which `"…"` stands for any value.
+//! A block marked `sh` is a call, and the `json` block after it is its answer, in which `"…"` stands for any value. `$KEY` and
+//! `$TOKEN` are got as the guide says, by the script that `make run` calls.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may end its process")]
 
+use std::fs;
 use std::io::{BufRead as _, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
@@ -13,14 +16,22 @@ use std::thread;
 use std::time::Duration;
 
 use serde_json::Value;
+use tempfile::TempDir;
 
 /// How long a process may take to say where it listens.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What the guide calls the gateway.
 const WRITTEN: &str = "http://127.0.0.1:8000";
 /// The variables that the shipped configuration reads.
-const VARIABLES: [&str; 6] =
-    ["GATEWAY_PORT", "ADMIN_PORT", "TASKS_ADDRESS", "ANALYTICS_ADDRESS", "SERVICE_TIMEOUT", "TOLLGATE_CONFIG"];
+const VARIABLES: [&str; 7] = [
+    "GATEWAY_PORT",
+    "ADMIN_PORT",
+    "TASKS_ADDRESS",
+    "ANALYTICS_ADDRESS",
+    "SERVICE_TIMEOUT",
+    "JWT_SECRET",
+    "TOLLGATE_CONFIG",
+];
 
 /// A process, killed when dropped.
 struct Running(Child);
@@ -37,10 +48,35 @@ fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// The gateway, with the shipped configuration and no variable set.
-fn tollgate(command: &str) -> Command {
+/// A folder with the shipped configuration, and nobody who may call.
+fn shipped() -> TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    fs::copy(repository().join("gateway.yaml"), copy.path().join("gateway.yaml")).unwrap();
+    fs::create_dir(copy.path().join("consumers.d")).unwrap();
+    fs::create_dir(copy.path().join("routes.d")).unwrap();
+    for file in fs::read_dir(repository().join("routes.d")).unwrap() {
+        let file = file.unwrap();
+        fs::copy(file.path(), copy.path().join("routes.d").join(file.file_name())).unwrap();
+    }
+    copy
+}
+
+/// Lets the script make the key and the secret, as far as they are not there.
+fn make_identity(folder: &Path) {
+    let mut script = Command::new(repository().join("scripts/demo-identity"));
+    let output = script.arg(env!("CARGO_BIN_EXE_tollgate")).current_dir(folder).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(output.stdout.is_empty() && output.stderr.is_empty(), "{output:?}");
+}
+
+fn read(folder: &Path, name: &str) -> String {
+    fs::read_to_string(folder.join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The gateway, with the configuration in this folder and no variable set.
+fn tollgate(folder: &Path, command: &str) -> Command {
     let mut tollgate = Command::new(env!("CARGO_BIN_EXE_tollgate"));
-    tollgate.arg(command).current_dir(repository());
+    tollgate.arg(command).current_dir(folder);
     for name in VARIABLES {
         tollgate.env_remove(name);
     }
@@ -86,8 +122,9 @@ fn service(path: &Path) -> (Running, SocketAddr) {
     (running, address_after("listening on ", output))
 }
 
-fn gateway(tasks: SocketAddr, analytics: SocketAddr) -> (Running, SocketAddr) {
-    let mut command = tollgate("run");
+fn gateway(folder: &Path, tasks: SocketAddr, analytics: SocketAddr) -> (Running, SocketAddr) {
+    let mut command = tollgate(folder, "run");
+    command.env("JWT_SECRET", read(folder, "data/demo.jwt"));
     command.env("GATEWAY_PORT", "0").env("ADMIN_PORT", "0");
     command.env("TASKS_ADDRESS", tasks.to_string()).env("ANALYTICS_ADDRESS", analytics.to_string());
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
@@ -95,6 +132,15 @@ fn gateway(tasks: SocketAddr, analytics: SocketAddr) -> (Running, SocketAddr) {
     let running = Running(child);
     let bound = address_after("listening asked=0.0.0.0:0 bound=", output);
     (running, SocketAddr::from(([127, 0, 0, 1], bound.port())))
+}
+
+/// A token of the gateway in this folder.
+fn token(folder: &Path, role: &str) -> String {
+    let mut mint = tollgate(folder, "token");
+    mint.args(["mint", "--subject", "ada", "--roles", role]).env("JWT_SECRET", read(folder, "data/demo.jwt"));
+    let output = mint.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 /// A call of the guide, the line it stands in, and its answer.
@@ -158,14 +204,22 @@ fn every_call_of_the_guide_is_answered_as_it_says() {
     let examples = examples();
     let (_tasks, tasks) = service(&examples.join("task_service"));
     let (_analytics, analytics) = service(&examples.join("analytics_service"));
-    let (_gateway, gateway) = gateway(tasks, analytics);
-    let page = std::fs::read_to_string(repository().join("docs/demo.md")).unwrap();
+    let folder = shipped();
+    let folder = folder.path();
+    make_identity(folder);
+    let (_gateway, gateway) = gateway(folder, tasks, analytics);
+    let (key, token) = (read(folder, "data/demo.key"), token(folder, "viewer"));
+    let page = read(repository(), "docs/demo.md");
     let calls = calls(&page);
     assert!(calls.len() >= 10, "only {} calls", calls.len());
     for Call { line, shell, answer } in calls {
         assert!(shell.contains(WRITTEN), "docs/demo.md:{line}: it does not call {WRITTEN}");
         let shell = shell.replace(WRITTEN, &format!("http://{gateway}"));
-        let output = Command::new("sh").args(["-c", &shell]).env("no_proxy", "*").output().unwrap();
+        let output = Command::new("sh")
+            .args(["-c", &shell])
+            .envs([("KEY", key.trim()), ("TOKEN", &*token), ("no_proxy", "*")])
+            .output()
+            .unwrap();
         let text = String::from_utf8(output.stdout).unwrap();
         let found = serde_json::from_str(&text);
         let found = found.unwrap_or_else(|error| panic!("docs/demo.md:{line}: {error}: {text:?}"));
@@ -194,9 +248,61 @@ fn an_answer_that_differs_is_noticed() {
 
 #[test]
 fn the_shipped_configuration_is_right_without_a_variable() {
+    let folder = shipped();
     for command in ["check", "test"] {
-        let output = tollgate(command).output().unwrap();
+        let output = tollgate(folder.path(), command).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!((output.status.code(), &*said), (Some(0), ""), "tollgate {command}");
     }
+}
+
+/// Each process makes up its own secret: what one of them signed, no other takes.
+#[test]
+fn without_a_variable_no_secret_is_known() {
+    let folder = shipped();
+    let mint = || {
+        let output = tollgate(folder.path(), "token").args(["mint", "--subject", "ada", "--roles", "admin"]).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    let token = mint();
+    assert_eq!(token.split('.').count(), 3, "{token:?}");
+    assert!(!is_let_in(folder.path(), &format!("Authorization: Bearer {}", token.trim())));
+    // The key of the documentation.
+    assert!(!is_let_in(folder.path(), "X-API-Key: an-example-and-no-secret"));
+}
+
+#[test]
+fn the_key_of_the_demo_is_made_once_and_again_when_it_is_lost() {
+    let folder = shipped();
+    let folder = folder.path();
+    make_identity(folder);
+    let both = || (read(folder, "data/demo.key"), read(folder, "data/demo.jwt"));
+    let (key, secret) = both();
+    for name in ["data/demo.key", "data/demo.jwt"] {
+        let mode = fs::metadata(folder.join(name)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "{name}");
+    }
+    assert!(is_let_in(folder, &format!("X-API-Key: {}", key.trim())));
+    assert!(secret.len() == 64 && secret.bytes().all(|byte| byte.is_ascii_hexdigit()), "{secret:?}");
+    let consumers = read(folder, "consumers.d/demo.yaml");
+    assert!(!consumers.contains(key.trim()), "the key itself is in the configuration");
+
+    make_identity(folder);
+    assert_eq!(both(), (key.clone(), secret.clone()));
+
+    fs::remove_file(folder.join("consumers.d/demo.yaml")).unwrap();
+    assert!(!is_let_in(folder, &format!("X-API-Key: {}", key.trim())));
+    make_identity(folder);
+    let (other, kept) = both();
+    assert!(other != key && kept == secret);
+    assert!(is_let_in(folder, &format!("X-API-Key: {}", other.trim())));
+}
+
+/// Whether a request for tasks with this field reaches its service.
+fn is_let_in(folder: &Path, field: &str) -> bool {
+    let output = tollgate(folder, "explain").args(["GET /api/v1/tasks", "-H", field]).output().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    let is_refused = text.contains("\nanswer 401 UNAUTHORIZED\n");
+    assert!(is_refused != text.contains("\nupstream tasks"), "{text}{}", String::from_utf8_lossy(&output.stderr));
+    !is_refused
 }

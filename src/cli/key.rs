@@ -111,6 +111,12 @@ fn instructions(paste: &Paste<'_>) -> String {
 /// Adds the key to a file.
 fn write(path: &Path, mut paste: Paste<'_>, key: &NewKey, id_is_chosen: bool) -> Result<ExitCode, String> {
     let at = |error: io::Error| format!("{}: {error}", path.display());
+    // One that is not there yet begins empty; its folder has to be there.
+    match OpenOptions::new().write(true).create_new(true).open(path) {
+        Ok(_) => {}
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+        Err(error) => return Err(at(error)),
+    }
     // A link stays one: what it leads to is replaced.
     let target = fs::canonicalize(path).map_err(at)?;
     if fs::metadata(&target).map_err(at)?.len() > FILE_BYTES_MAX {

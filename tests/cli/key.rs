@@ -147,12 +147,20 @@ fn a_key_that_the_gateway_would_refuse_is_not_written() {
     assert_eq!((output.status.code(), stdout(&output)), (Some(CHECK_FAILED), ""));
     assert!(stderr(&output).contains("consumer `shop` does not have the scope `admin:all`"), "{}", stderr(&output));
     assert_eq!(written(folder.path()), FILE);
-    let broken = tollgate(folder.path(), &["key", "new", "--consumer", "shop", "--write", "missing.yaml"]);
-    assert_eq!((broken.status.code(), stdout(&broken)), (Some(1), ""));
+    let astray = tollgate(folder.path(), &["key", "new", "--consumer", "shop", "--write", "missing/keys.yaml"]);
+    assert_eq!((astray.status.code(), stdout(&astray)), (Some(1), ""));
     fs::write(folder.path().join("gateway.yaml"), "consumers: [").unwrap();
     let broken = tollgate(folder.path(), &["key", "new", "--consumer", "shop", "--write", "gateway.yaml"]);
     assert_eq!((broken.status.code(), stdout(&broken)), (Some(1), ""));
     assert!(stderr(&broken).contains("gateway.yaml:1:"), "{}", stderr(&broken));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_made() {
+    let folder = folder(FILE);
+    made(&tollgate(folder.path(), &["key", "new", "--consumer", "kiosk", "--write", "new.yaml"]));
+    let text = fs::read_to_string(folder.path().join("new.yaml")).unwrap();
+    assert!(text.starts_with("consumers:\n  - name: kiosk\n"), "{text}");
 }
 
 #[test]

@@ -52,6 +52,7 @@ fn issuer(algorithm: &str) -> (EncodingKey, Arc<Issuer>) {
         secret: shared.then(|| located(SECRET.parse::<Secret>().expect("a secret"))),
         public_key: (!shared).then(|| located(pair.public_key_pem())),
         jwks: None,
+        token_service: None,
         jwks_file: None,
         algorithms: vec![located(algorithm.to_owned())],
         issuer: Some(located("https://id.example.com".to_owned())),

@@ -62,8 +62,9 @@ pub enum Credential {
     /// An API key, by its id. A managed one lives in the state store, any other in the configuration. `version` tells it
     /// from another key that takes its place under the same id.
     Key { id: Arc<str>, managed: bool, version: u64 },
-    /// A token, by the name of its issuer in the configuration and its own id (`jti`).
-    Token { issuer: Arc<str>, id: Option<Box<str>> },
+    /// A token, by the name of its issuer in the configuration and its own id (`jti`). `key` tells the key that verified it
+    /// from every other one.
+    Token { issuer: Arc<str>, id: Option<Box<str>>, key: u64 },
     /// A client certificate.
     Certificate(Arc<ClientCertificate>),
 }
@@ -216,7 +217,7 @@ mod tests {
         let fields = CallerFields::new("me", &[], &Scopes::default()).unwrap();
         let caller = Caller {
             name: "me".into(),
-            credential: Credential::Token { issuer: "main".into(), id: None },
+            credential: Credential::Token { issuer: "main".into(), id: None, key: 0 },
             level: Level::User,
             roles: Box::default(),
             scopes: Scopes::default(),

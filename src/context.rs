@@ -38,6 +38,8 @@ pub struct Context {
     pub decisions: SmallVec<[Decision; 2]>,
     /// When an upgraded connection has to end because of its caller.
     pub close_on: CloseOn,
+    /// A WebSocket that is refused because of its caller is accepted and closed, so that a script in a browser learns why.
+    pub closes_refused_sockets: bool,
     /// When the head was complete.
     pub started: Instant,
 }
@@ -59,6 +61,7 @@ impl Context {
             challenges: None,
             decisions: SmallVec::new(),
             close_on: CloseOn::default(),
+            closes_refused_sockets: false,
             started,
         }
     }

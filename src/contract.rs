@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use crate::context::Context;
 use crate::head::{HeaderName, RequestHead, ResponseHead};
 use crate::identity::{Identity, TokenService};
+use crate::reply::websocket::POLICY_VIOLATION;
 use crate::reply::{Rejection, Reply};
 use crate::template::{FieldTemplate, Template};
 use crate::yaml::{Located, Node, Place, Problem, decode};
@@ -32,6 +33,20 @@ pub enum Verdict {
     Reply(Box<Reply>),
     /// The filter refuses the request; the gateway words the answer in its error shape.
     Reject(Box<Rejection>),
+}
+
+impl Verdict {
+    /// A refusal because of who calls. Where `auth` asked for it (`websocket_refusal: close`), a WebSocket is accepted and
+    /// closed with it; any other request gets the plain refusal.
+    pub fn refuse(rejection: Rejection, request: &dyn RequestHead, context: &Context) -> Self {
+        if !context.closes_refused_sockets {
+            return Self::Reject(Box::new(rejection));
+        }
+        match rejection.into_websocket_close(request, POLICY_VIOLATION) {
+            Ok(reply) => Self::Reply(Box::new(reply)),
+            Err(rejection) => Self::Reject(Box::new(rejection)),
+        }
+    }
 }
 
 /// Which hooks a filter has, so that a chain skips the others.

@@ -149,12 +149,12 @@ impl Identity {
     pub fn compile(written: &Written<'_>, shared: &Arc<Shared>, problems: &mut Vec<Problem>) -> Arc<Self> {
         let roles = Arc::new(Roles::compile(&written.roles, problems));
         let keys = keys::Keys::compile(&written.consumers, &roles, problems);
-        let issuers = issuers::Issuers::compile(&written.issuers, &written.base, &roles, shared, problems);
         let certificates = certificates::Certificates::compile(&written.consumers, &roles, problems);
         let generation = shared.next_generation();
         let users = users::Users::compile(&written.users, &roles, problems);
         let services = &written.token_services;
         let token_services = token_service::TokenServices::compile(services, &users, shared, problems);
+        let issuers = issuers::Issuers::compile(written, &roles, &token_services, shared, problems);
         Arc::new(Self { roles, keys, certificates, issuers, token_services, shared: Arc::clone(shared), generation })
     }
 
@@ -236,8 +236,8 @@ impl Identity {
             Credential::Key { id, managed: false, version } => self.keys.still_holds(id, *version, now),
             Credential::Key { managed: true, .. } if self.has_consumer(&caller.name) => Err(Reason::Disabled),
             Credential::Key { id, managed: true, version } => self.shared.managed().still_holds(id, *version, now),
-            Credential::Token { issuer, .. } => {
-                self.issuers.get(issuer).ok_or(Reason::Issuer)?;
+            Credential::Token { issuer, key, .. } => {
+                self.issuers.get(issuer).ok_or(Reason::Issuer)?.still_accepts(*key, &caller.claims)?;
                 if self.shared.is_revoked(caller) { Err(Reason::Revoked) } else { Ok(()) }
             }
             Credential::Certificate(certificate) => self.certificates.still_holds(certificate, caller, now),

@@ -34,7 +34,7 @@ use contents::{Contents, Scope};
 use report::Report;
 pub use report::{FileStatus, ProblemStatus, Runs, Status};
 
-/// How long a new snapshot waits for the names of its new upstreams.
+/// How long a new snapshot waits for the names of its new upstreams and the keys of its new issuers.
 const RESOLVE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// What must hold of a snapshot before it is used: the problems it finds.
@@ -234,7 +234,9 @@ impl Live {
 
     /// Puts `made` in the place of the snapshot in use. Nothing is changed before the last `await`.
     async fn swap(&self, running: &mut Arc<Running>, made: Made, scope: Scope, contents: Contents) {
-        upstream::resolve_new(made.gateway.upstreams().iter().cloned(), RESOLVE_PATIENCE).await;
+        let names = upstream::resolve_new(made.gateway.upstreams().iter().cloned(), RESOLVE_PATIENCE);
+        let keys = self.build.services.identity.key_sets.tried(RESOLVE_PATIENCE);
+        tokio::join!(names, keys);
         let (gateway, files) = made.into_running(scope, contents);
         self.build.services.metrics.config_loaded(&gateway.hash, gateway.loaded_at);
         let old = self.current.swap(Arc::new(gateway));

@@ -337,7 +337,7 @@ mod tests {
         };
         Caller {
             name: name.into(),
-            credential: Credential::Token { issuer: "main".into(), id: None },
+            credential: Credential::Token { issuer: "main".into(), id: None, key: 0 },
             level: Level::User,
             fields: CallerFields::new(name, &roles, &scopes).unwrap(),
             roles: roles.into(),

@@ -236,6 +236,32 @@ fn explain_shows_the_way_of_a_request() {
 }
 
 #[test]
+fn explain_shows_no_credential_of_the_query() {
+    let with = |keep: bool| {
+        let auth = format!("auth: {{ accept: [api_key], api_key: {{ query: ticket }}, keep_credentials: {keep} }}");
+        format!(
+            "version: 1\nlisteners: [{{ bind: 127.0.0.1:0 }}]\n\
+             upstreams: {{ tasks: {{ targets: [{{ address: \"127.0.0.1:1\" }}] }} }}\n\
+             consumers: [{{ name: a, keys: [{{ id: a-1, sha256: f52fbd32b2b3b86ff88ef6c490628285f482af15ddcb29541f94bcf526a3f6c7 }}] }}]\n\
+             routes: [{{ name: all, match: /tasks, filters: [{auth}], upstream: tasks }}]\n"
+        )
+    };
+    for keep in [true, false] {
+        let folder = folder(&with(keep));
+        for (key, found) in [("hunter2", "caller a by api_key"), ("hunter3", "401")] {
+            for more in [&[][..], &["--json"]] {
+                let asked = format!("GET /tasks?a=1&Ticket=1&ticket={key}");
+                let output = tollgate(folder.path(), &[&["explain", asked.as_str()][..], more].concat());
+                let text = stdout(&output);
+                assert!(text.contains("GET /tasks?a=1&Ticket=[redacted]&ticket=[redacted]"), "{text}");
+                assert!(!text.contains("hunter"), "{text}");
+                assert!(!more.is_empty() || text.contains(found), "{text}");
+            }
+        }
+    }
+}
+
+#[test]
 fn explain_says_why_no_route_takes_a_request() {
     let folder = folder(GOOD);
     let output = tollgate(folder.path(), &["explain", "DELETE /tasks", "--json"]);

@@ -56,6 +56,7 @@ fn mistake(case: &Case, folder: &Path) -> Option<String> {
         secret: case.secret.as_ref().map(|secret| located(secret.parse().unwrap())),
         public_key: case.public_key.clone().map(located),
         jwks: None,
+        token_service: None,
         jwks_file: case.jwks.as_ref().map(|_| located("keys.json".to_owned())),
         algorithms: vec![located(case.algorithm.clone())],
         issuer: Some(located("https://id.example.com".to_owned())),

@@ -9,7 +9,7 @@ use super::{Explain, load_and_compile, print};
 use crate::caller::Caller;
 use crate::config::load::Overrides;
 use crate::gateway::Gateway;
-use crate::gateway::preview::{Ask, Change, Outcome, Preview, StepReport, StepVerdict, preview, shown, target};
+use crate::gateway::preview::{Ask, Change, Outcome, Preview, StepReport, StepVerdict, preview, shown, shown_target};
 use crate::head::{Headers, RequestHead as _};
 
 /// How much of the body of an answer is shown, in characters.
@@ -25,14 +25,14 @@ pub fn explain(arguments: Explain) -> ExitCode {
         // The command line was refused already if this cannot be added.
         let _ = ask.add(name, value);
     }
-    let asked = format!("{} {}", ask.request.method(), target(&ask.request));
+    let asked = format!("{} {}", ask.request.method(), shown_target(&ask.request, &gateway.hidden));
     let report = Report { asked, from: arguments.from, gateway: &gateway, preview: preview(&gateway, ask) };
     print(&if arguments.json { format!("{:#}\n", report.json()) } else { report.text() });
     ExitCode::SUCCESS
 }
 
 struct Report<'g> {
-    /// Method and target as they were given.
+    /// Method and target as they were given, without credentials.
     asked: String,
     from: std::net::IpAddr,
     gateway: &'g Gateway,
@@ -54,7 +54,7 @@ impl Report<'_> {
         match &self.preview.outcome {
             Outcome::Upstream { name, request } => {
                 let _ = writeln!(text, "upstream {name}, which is sent");
-                let _ = writeln!(text, "  {} {}", request.method(), target(request));
+                let _ = writeln!(text, "  {} {}", request.method(), shown_target(request, &self.gateway.hidden));
                 fields(request).iter().for_each(|(name, value)| {
                     let _ = writeln!(text, "  {name}: {value}");
                 });
@@ -130,7 +130,7 @@ impl Report<'_> {
             route.map(|route| json!({ "name": &*route.name, "place": self.gateway.sources.locate(route.place) }));
         let (upstream, reply) = match &self.preview.outcome {
             Outcome::Upstream { name, request } => {
-                let request = json!({ "method": request.method().as_str(), "target": target(request), "headers": fields(request) });
+                let request = json!({ "method": request.method().as_str(), "target": shown_target(request, &self.gateway.hidden), "headers": fields(request) });
                 (Some(json!({ "name": &**name, "request": request })), None)
             }
             Outcome::Reply(reply) => (None, Some(reply)),

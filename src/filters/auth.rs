@@ -16,7 +16,8 @@
 //! | `jwt.query` | the query parameter of a token: for WebSockets of browsers, which can set no field | none |
 //! | `forward` | fields that tell the service who calls: `name`, `roles` (`a,b`), `scopes` (`a b`), `level`, `credential` (the id of the key, token or certificate), `claims` (each claim with its field) | nothing is told |
 //! | `keep_credentials` | the service is sent the credential too | `false` |
-//! | `close_on` | what ends a WebSocket that is open (close code 1008): `token_expiry`, `key_revoked`, which is also a key taken out of the configuration | nothing |
+//! | `close_on` | what ends a WebSocket that is open (close code 1008): `token_expiry`, `key_revoked`, which is also a key taken out of the configuration, and of a token the key that signed it | nothing |
+//! | `websocket_refusal` | how a WebSocket is refused, here and by `require` behind it: `status`, or `close`, which accepts and closes it with the code 1008 and the message, so that a script in a browser learns why | `status` |
 //! | `realm` | named in `WWW-Authenticate` | `tollgate` |
 //!
 //! **One reading only.** A credential may stand in several places, but once in each; two different ones in a request are refused, and
@@ -112,6 +113,7 @@ struct Auth {
     optional: bool,
     keeps_credentials: bool,
     close_on: CloseOn,
+    closes_refused_sockets: bool,
     forward: Forward,
     challenges: Challenges,
 }
@@ -136,11 +138,12 @@ impl Filter for Auth {
             // A filter behind this one answers it: no handler ever sees it.
             return Verdict::Continue;
         }
+        context.closes_refused_sockets = self.closes_refused_sockets;
         match self.admit(request, context) {
             Ok(()) => Verdict::Continue,
             Err(refusal) => {
                 decide(context, false, refusal.kind, refusal.reason.as_str());
-                Verdict::Reject(Box::new(self.rejection(&refusal)))
+                Verdict::refuse(self.rejection(&refusal), request, context)
             }
         }
     }

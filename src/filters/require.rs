@@ -15,6 +15,7 @@
 //! * Nobody known: 401 `UNAUTHORIZED` with the challenge of `auth`. Known, but not allowed: 403 `FORBIDDEN`; when it is a scope that is missing, with
 //!   `WWW-Authenticate: Bearer error="insufficient_scope", scope="…"` and the scopes in `details`. What else is missing is in the audit log
 //!   and in `tollgate_auth_total` only: `level`, `role`, `claim`, `consumer`.
+//! * A WebSocket is refused as `websocket_refusal` of `auth` says.
 //! * Roles and scopes are those of the moment the credential was verified, from the key, the token and `roles:`.
 //! * A preflight that a `cors` filter of the route answers needs nobody known.
 //!
@@ -205,7 +206,7 @@ impl Filter for Require {
         Hooks::REQUEST
     }
 
-    fn on_request(&self, _: &mut dyn RequestHead, context: &mut Context) -> Verdict {
+    fn on_request(&self, request: &mut dyn RequestHead, context: &mut Context) -> Verdict {
         if context.preflight {
             // A filter behind this one answers it: no handler ever sees it.
             return Verdict::Continue;
@@ -216,7 +217,7 @@ impl Filter for Require {
         };
         let reason = lack.as_ref().map_or("ok", |lack| lack.reason);
         context.decisions.push(Decision { by: "require", allowed: lack.is_none(), kind, reason });
-        lack.map_or(Verdict::Continue, |lack| Verdict::Reject(Box::new(lack.rejection)))
+        lack.map_or(Verdict::Continue, |lack| Verdict::refuse(lack.rejection, request, context))
     }
 }
 

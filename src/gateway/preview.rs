@@ -12,7 +12,7 @@ use std::sync::Arc;
 
 use http::header::{CONTENT_LENGTH, HOST};
 
-pub use change::{Change, shown, target};
+pub use change::{Change, shown, shown_target, target};
 pub(super) use expect::ask;
 pub use expect::{Failure, check_tests, run_tests};
 
@@ -302,7 +302,7 @@ impl<'g> Walk<'g> {
                 Verdict::Reject(rejection) => StepVerdict::Rejected(rejection.code, rejection.status),
             },
             decision: self.context.decisions.get(decided).copied(),
-            changes: change::between(&before, &self.request),
+            changes: change::between(&before, &self.request, &self.gateway.hidden),
         });
         verdict
     }

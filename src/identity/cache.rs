@@ -76,7 +76,7 @@ mod tests {
         let scopes = Scopes::default();
         let caller = Caller {
             name: "a".into(),
-            credential: Credential::Token { issuer: "main".into(), id: None },
+            credential: Credential::Token { issuer: "main".into(), id: None, key: 0 },
             level: Level::User,
             roles: Box::default(),
             fields: CallerFields::new("a", &[], &scopes).unwrap(),

@@ -15,7 +15,7 @@ use serde_json::{Map, Value};
 use super::Reason;
 use super::cache::{Entry, Tokens};
 use super::jwks::Source;
-use super::keyset::KeySet;
+use super::keyset::{KeySet, Mark};
 use super::shared::Shared;
 use super::token::{TOKEN_BYTES_MAX, Token};
 use crate::caller::Caller;
@@ -23,7 +23,7 @@ use crate::types::{Period, Secret};
 use crate::yaml::Located;
 use claims::{Rules, Verified};
 
-/// Who signs tokens. Exactly one of `secret`, `public_key`, `jwks` and `jwks_file` says with what.
+/// Who signs tokens. Exactly one of `secret`, `public_key`, `jwks`, `jwks_file` and `token_service` says with what.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct IssuerSettings {
     /// Shared secret of HS256, HS384, HS512; at least as long as the hash (RFC 7518 §3.2): 32, 48 or 64 bytes.
@@ -34,8 +34,11 @@ pub struct IssuerSettings {
     pub jwks: Option<Located<String>>,
     /// A JWK set in a file, relative to gateway.yaml.
     pub jwks_file: Option<Located<String>>,
+    /// A token service of this configuration, by its name: its key, its algorithm, its `issuer` and its `audience`.
+    pub token_service: Option<Located<String>>,
     /// Accepted algorithms: HS256, HS384, HS512 with a secret; any of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384,
-    /// EdDSA with public keys.
+    /// EdDSA with public keys. Required, except with `token_service`.
+    #[serde(default)]
     pub algorithms: Vec<Located<String>>,
     /// What `iss` must be. Default: not looked at.
     pub issuer: Option<Located<String>>,
@@ -141,18 +144,26 @@ impl Issuer {
             return Err(Reason::Algorithm);
         }
         let keys = self.keys.current().ok_or(Reason::KeysUnavailable).inspect_err(|_| self.want_keys())?;
-        if let Err(reason) = keys.verify(token) {
+        let key = keys.verify(token).inspect_err(|reason| {
             // A token that names no key may be signed with one that came since.
-            if reason == Reason::UnknownKey || (reason == Reason::Signature && token.kid.is_none()) {
+            if *reason == Reason::UnknownKey || (*reason == Reason::Signature && token.kid.is_none()) {
                 self.want_keys();
             }
-            return Err(reason);
-        }
+        })?;
         let claims = claims.take().map_or_else(|| token.claims(), Ok)?;
-        let Verified { caller, from } = self.rules.caller(claims, &self.name, &self.roles, now)?;
+        let Verified { caller, from } = self.rules.caller(claims, &self.name, key, &self.roles, now)?;
         let entry = Entry { caller: Arc::new(caller), from, issuer: self.index, generation: keys.generation };
         self.tokens.insert(text, entry.clone());
         self.still(entry, now)
+    }
+
+    /// Whether a token that was accepted before would be so now, by its key and what it says. While the keys of the issuer
+    /// are not there yet, nothing speaks against it.
+    pub fn still_accepts(&self, key: Mark, claims: &Map<String, Value>) -> Result<(), Reason> {
+        if self.keys.current().is_some_and(|keys| !keys.has(key)) {
+            return Err(Reason::UnknownKey);
+        }
+        self.rules.still_fit(claims)
     }
 
     fn want_keys(&self) {

@@ -67,6 +67,7 @@ pub struct Source {
     followed: AtomicBool,
     /// Whether the first fetch is over.
     tried: watch::Sender<bool>,
+    changed: watch::Sender<u64>,
     state: Mutex<State>,
     ok: AtomicU64,
     failed: AtomicU64,
@@ -103,7 +104,8 @@ impl KeySets {
     }
 
     /// The key set at this address. Nothing is fetched before [`KeySets::keep_fetching`] runs.
-    pub fn source(&self, url: &Url) -> Arc<Source> {
+    /// `changed` counts its changes.
+    pub fn source(&self, url: &Url, changed: &watch::Sender<u64>) -> Arc<Source> {
         let mut by_url = self.lock();
         if let Some(source) = by_url.get(url).and_then(Weak::upgrade) {
             return source;
@@ -115,6 +117,7 @@ impl KeySets {
             wanted: Arc::default(),
             followed: AtomicBool::new(false),
             tried: watch::Sender::new(false),
+            changed: changed.clone(),
             state: Mutex::default(),
             ok: AtomicU64::new(0),
             failed: AtomicU64::new(0),

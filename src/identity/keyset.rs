@@ -7,6 +7,8 @@ mod jwk;
 mod pem;
 mod rsa;
 
+use std::hash::{BuildHasher as _, RandomState};
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use jsonwebtoken::errors::ErrorKind;
@@ -47,9 +49,14 @@ pub struct Material {
     key: DecodingKey,
     /// The public numbers, to tell keys apart; empty for a secret.
     public: Box<[u8]>,
+    mark: Mark,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Tells a key from every other one, in this process: the same key under another name, or read again, has the same mark.
+/// It says nothing about the key to whoever sees it, for the hash has a secret of its own.
+pub type Mark = u64;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Kind {
     Secret,
     Rsa,
@@ -62,7 +69,23 @@ impl KeySet {
     /// A shared secret.
     pub fn secret(secret: &[u8]) -> Self {
         let key = DecodingKey::from_secret(secret);
-        Self::lone(Material { kind: Kind::Secret, key, public: Box::default() })
+        let mark = mark(Kind::Secret, secret);
+        Self::lone(Material { kind: Kind::Secret, key, public: Box::default(), mark })
+    }
+
+    /// The key that verifies what a token service of ours signs; `None` for one that no token service has.
+    pub fn of_service(algorithm: Algorithm, key: &DecodingKey) -> Option<Self> {
+        let bytes = key.try_get_as_bytes().ok()?;
+        let mut set = match algorithm {
+            Algorithm::HS256 => Self::secret(bytes),
+            Algorithm::ES256 => Self::lone(Material::p256(bytes).ok()?),
+            Algorithm::EdDSA => Self::lone(Material::ed25519(bytes).ok()?),
+            _ => return None,
+        };
+        for key in &mut set.keys {
+            key.pinned = Some(algorithm);
+        }
+        Some(set)
     }
 
     /// A public key or certificate in PEM.
@@ -94,12 +117,17 @@ impl KeySet {
         self.keys.iter().any(|key| key.verifies(algorithm))
     }
 
-    /// Whether a key of the set made this signature.
+    /// Whether the key with this mark is one of them, under whatever name.
+    pub fn has(&self, mark: Mark) -> bool {
+        self.keys.iter().any(|key| key.material.mark == mark)
+    }
+
+    /// The mark of the key of the set that made this signature.
     ///
     /// # Errors
     /// [`Reason::UnknownKey`]: none has the `kid`. [`Reason::Algorithm`]: the key is for something else.
     /// [`Reason::Signature`]: it does not fit. [`Reason::Malformed`]: it is no base64url.
-    pub fn verify(&self, token: &Token<'_>) -> Result<(), Reason> {
+    pub fn verify(&self, token: &Token<'_>) -> Result<Mark, Reason> {
         let named = |key: &&Key| match &token.kid {
             Some(kid) if self.named => key.id.as_ref() == Some(kid),
             _ => true,
@@ -111,7 +139,7 @@ impl KeySet {
         let mut reason = Reason::Algorithm;
         for key in candidates.filter(|key| key.verifies(token.algorithm)).take(KEYS_TRIED_MAX) {
             match crypto::verify(token.signature, token.signed.as_bytes(), &key.material.key, token.algorithm) {
-                Ok(true) => return Ok(()),
+                Ok(true) => return Ok(key.material.mark),
                 Ok(false) => reason = Reason::Signature,
                 Err(error) if matches!(error.kind(), ErrorKind::Base64(_)) => return Err(Reason::Malformed),
                 Err(_) => reason = Reason::Signature,
@@ -142,10 +170,15 @@ impl Kind {
 }
 
 impl Material {
+    fn new(kind: Kind, key: DecodingKey, public: Box<[u8]>) -> Self {
+        let mark = mark(kind, &public);
+        Self { kind, key, public, mark }
+    }
+
     fn rsa(modulus: &[u8], exponent: &[u8]) -> Result<Self, &'static str> {
         let (modulus, exponent) = rsa::check(modulus, exponent)?;
         let key = DecodingKey::from_rsa_raw_components(modulus, exponent);
-        Ok(Self { kind: Kind::Rsa, key, public: [modulus, exponent].concat().into() })
+        Ok(Self::new(Kind::Rsa, key, [modulus, exponent].concat().into()))
     }
 
     fn p256(point: &[u8]) -> Result<Self, &'static str> {
@@ -161,15 +194,20 @@ impl Material {
         if point.len() != length || point.first() != Some(&4) {
             return Err("it is no uncompressed point of its curve");
         }
-        Ok(Self { kind, key: DecodingKey::from_ec_der(point), public: point.into() })
+        Ok(Self::new(kind, DecodingKey::from_ec_der(point), point.into()))
     }
 
     fn ed25519(point: &[u8]) -> Result<Self, &'static str> {
         if point.len() != 32 {
             return Err("an Ed25519 key has 32 bytes");
         }
-        Ok(Self { kind: Kind::Ed25519, key: DecodingKey::from_ed_der(point), public: point.into() })
+        Ok(Self::new(Kind::Ed25519, DecodingKey::from_ed_der(point), point.into()))
     }
+}
+
+fn mark(kind: Kind, bytes: &[u8]) -> Mark {
+    static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    HASHER.hash_one((kind, bytes))
 }
 
 fn next_generation() -> u64 {

@@ -1,6 +1,7 @@
 //! Tokens that were taken back before they ended.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -8,8 +9,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use crate::caller::{Caller, Credential};
 use crate::state::{Space, Store, StoreError};
 
-/// Most that are remembered at once. Each is forgotten when its token has ended.
-const ENTRIES_MAX: usize = 1_000_000;
+/// Most that one part remembers at once, so that all of them hold a million. Each is forgotten when its token has ended.
+const SHARD_ENTRIES_MAX: usize = 1_000_000 / SHARDS;
 /// Where they are kept: the key is the id, the value the milliseconds since 1970 at which it may be forgotten.
 const SPACE: Space = Space("revoked");
 /// The claim that names what one login gave out: all of it is taken back together.
@@ -18,24 +19,36 @@ pub const SESSION_CLAIM: &str = "sid";
 const PAGE: usize = 1000;
 /// A verifier may take a token for so much longer as its clock may differ.
 const LEEWAY_MAX: Duration = Duration::from_secs(300);
-/// Fewer are not worth a sweep.
-const SWEEP_MIN: usize = 1024;
+/// Parts that the entries are in; more than the threads of any machine that runs this, so that two rarely meet.
+const SHARDS: usize = 64;
+/// Fewer in one part are not worth a sweep.
+const SWEEP_MIN: usize = 16;
 
 /// The ids of tokens (`jti`) and of logins (`sid`) that are not to be accepted any more.
 ///
 /// An id is 128 random bits, so it names no issuer: an issuer that is configured under two names is no way around.
-#[derive(Default)]
+///
+/// Every request with a token asks here, so that the entries are in parts, each behind its own lock.
 pub struct Revocations {
-    until: RwLock<Entries>,
-    /// How many there are, so that nobody waits for the lock while there are none.
+    shards: Box<[RwLock<Entries>]>,
+    hasher: RandomState,
+    /// How many there are, so that nobody waits for a lock while there are none.
     count: AtomicUsize,
 }
 
 #[derive(Default)]
 struct Entries {
+    /// When each may be forgotten.
     by_id: HashMap<Box<str>, i64>,
     /// How many make a sweep worth while.
     sweep_at: usize,
+}
+
+impl Default for Revocations {
+    fn default() -> Self {
+        let shards = (0..SHARDS).map(|_| RwLock::default()).collect();
+        Self { shards, hasher: RandomState::new(), count: AtomicUsize::new(0) }
+    }
 }
 
 impl Revocations {
@@ -44,8 +57,11 @@ impl Revocations {
         if self.count.load(Ordering::Acquire) == 0 {
             return false;
         }
-        let entries = self.until.read().unwrap_or_else(PoisonError::into_inner);
-        [token, session].into_iter().flatten().any(|id| entries.by_id.contains_key(id))
+        let is_one = |id: &str| {
+            let entries = self.shard(id).map(|shard| shard.read().unwrap_or_else(PoisonError::into_inner));
+            entries.is_some_and(|entries| entries.by_id.contains_key(id))
+        };
+        [token, session].into_iter().flatten().any(is_one)
     }
 
     /// Whether the token of a caller was taken back.
@@ -81,17 +97,27 @@ impl Revocations {
     }
 
     fn remember(&self, id: &str, until: i64, now: i64) -> Result<(), StoreError> {
-        let mut entries = self.until.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(shard) = self.shard(id) else { return Ok(()) };
+        let mut entries = shard.write().unwrap_or_else(PoisonError::into_inner);
         if entries.by_id.len() >= entries.sweep_at.max(SWEEP_MIN) {
+            let before = entries.by_id.len();
             entries.by_id.retain(|_, until| now < *until);
-            entries.sweep_at = entries.by_id.len().saturating_mul(2).min(ENTRIES_MAX);
+            entries.sweep_at = entries.by_id.len().saturating_mul(2).min(SHARD_ENTRIES_MAX);
+            self.count.fetch_sub(before.saturating_sub(entries.by_id.len()), Ordering::AcqRel);
         }
-        if entries.by_id.len() >= ENTRIES_MAX {
-            return Err(StoreError(format!("{ENTRIES_MAX} revocations are remembered, and there is no room for more")));
+        if entries.by_id.len() >= SHARD_ENTRIES_MAX {
+            return Err(StoreError("a million revocations are remembered, and there is no room for more".to_owned()));
         }
-        entries.by_id.insert(id.into(), until);
-        self.count.store(entries.by_id.len(), Ordering::Release);
+        if entries.by_id.insert(id.into(), until).is_none() {
+            self.count.fetch_add(1, Ordering::AcqRel);
+        }
         Ok(())
+    }
+
+    fn shard(&self, id: &str) -> Option<&RwLock<Entries>> {
+        // The rest is below the number of shards, and that fits.
+        let place = usize::try_from(self.hasher.hash_one(id) % SHARDS as u64).ok()?;
+        self.shards.get(place)
     }
 }
 
@@ -107,7 +133,6 @@ mod tests {
     use super::*;
     use crate::caller::{CallerFields, Level, Scopes};
     use crate::clock;
-    use crate::identity::{Identity, Reason};
     use crate::state::{Limits, Memory};
 
     fn caller(id: Option<&str>, session: Option<&str>) -> Caller {
@@ -117,7 +142,7 @@ mod tests {
         }
         Caller {
             name: Arc::from("ann"),
-            credential: Credential::Token { issuer: Arc::from("main"), id: id.map(Box::from) },
+            credential: Credential::Token { issuer: Arc::from("main"), id: id.map(Box::from), key: 0 },
             level: Level::User,
             roles: Box::default(),
             scopes: Scopes::default(),
@@ -157,16 +182,52 @@ mod tests {
     #[tokio::test]
     async fn they_are_kept_for_the_leeway_and_forgotten_then() {
         let (revocations, now) = (Revocations::default(), 1_000_000);
-        let later = now + 1000;
-        for number in 0..SWEEP_MIN {
+        let (later, count) = (now + 1000, 4 * SHARDS * SWEEP_MIN);
+        for number in 0..count {
             revocations.remember(&number.to_string(), later, now).unwrap();
         }
         revocations.remember("one more", i64::MAX, later - 1).unwrap();
-        assert!(revocations.contains(Some("0"), None), "not ended yet");
-        for number in 0..SWEEP_MIN {
+        revocations.remember("one more", i64::MAX, later - 1).unwrap();
+        assert!((0..count).all(|number| revocations.contains(Some(&number.to_string()), None)), "not ended yet");
+        assert_eq!(revocations.count.load(Ordering::Relaxed), count + 1);
+        for number in 0..4 * count {
             revocations.remember(&format!("x{number}"), i64::MAX, later).unwrap();
         }
-        assert!(!revocations.contains(Some("0"), None), "ended");
+        assert!(!(0..count).any(|number| revocations.contains(Some(&number.to_string()), None)), "ended");
         assert!(revocations.contains(Some("one more"), None) && revocations.contains(None, Some("x0")));
+        assert_eq!(revocations.count.load(Ordering::Relaxed), 4 * count + 1);
+    }
+
+    #[test]
+    fn what_is_taken_back_while_others_ask_holds_from_then_on() {
+        let revocations = Revocations::default();
+        std::thread::scope(|scope| {
+            for thread in 0..4 {
+                let revocations = &revocations;
+                scope.spawn(move || {
+                    for number in 0..2000 {
+                        let id = format!("{thread}-{number}");
+                        assert!(!revocations.contains(Some(&id), Some("kept")));
+                        revocations.remember(&id, i64::MAX, 0).unwrap();
+                        assert!(revocations.contains(Some("kept"), Some(&id)));
+                    }
+                });
+            }
+        });
+        assert_eq!(revocations.count.load(Ordering::Relaxed), 8000);
+        let most = revocations.shards.iter().map(|shard| shard.read().unwrap().by_id.len()).max();
+        assert!(most < Some(8000 / SHARDS * 3), "they are spread: {most:?}");
+    }
+
+    #[test]
+    fn a_full_part_takes_no_more_until_some_have_ended() {
+        let revocations = Revocations::default();
+        let same = |id: &String| std::ptr::eq(revocations.shard(id).unwrap(), &raw const revocations.shards[0]);
+        let mut ids = (0..).map(|number: u64| number.to_string()).filter(same);
+        let refused = ids.find(|id| revocations.remember(id, 10, 5).is_err()).unwrap();
+        assert_eq!(revocations.count.load(Ordering::Relaxed), SHARD_ENTRIES_MAX);
+        assert!(!revocations.contains(Some(&refused), None));
+        revocations.remember(&refused, 20, 10).unwrap();
+        assert!(revocations.contains(Some(&refused), None));
     }
 }

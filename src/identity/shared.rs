@@ -5,11 +5,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
+use reqwest::Url;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 use tracing::warn;
 
-use super::jwks::KeySets;
+use super::jwks::{KeySets, Source};
 use super::managed::ManagedKeys;
 use super::passwords::Hashing;
 use super::revocations::Revocations;
@@ -132,12 +133,17 @@ impl Shared {
         }
     }
 
+    /// The key set at this address. When it changes, that is told like a revocation: a key may have been withdrawn.
+    pub(super) fn key_set(&self, url: &Url) -> Arc<Source> {
+        self.key_sets.source(url, &self.told_revoked)
+    }
+
     /// A number for the next snapshot; 0 is that of none.
     pub(super) fn next_generation(&self) -> u64 {
         self.generations.fetch_add(1, Ordering::Relaxed).saturating_add(1)
     }
 
-    /// To be called whenever a credential was revoked: open WebSockets with `close_on: [key_revoked]` ask again whether theirs
+    /// To be called whenever a credential may have been revoked: open WebSockets with `close_on: [key_revoked]` ask again whether theirs
     /// still holds.
     pub fn tell_revoked(&self) {
         self.told_revoked.send_modify(|count| *count = count.wrapping_add(1));

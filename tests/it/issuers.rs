@@ -1,5 +1,7 @@
 //! Issuers of tokens: key sets that are fetched beside the requests, or read from a file.
 
+use std::time::Duration;
+
 use crate::harness::{Folder, Gateway, Upstream, answer};
 
 const ROUTE: &str = "routes: [{ name: all, match: \"/{*rest}\", respond: { status: 200 } }]\n";
@@ -55,4 +57,31 @@ async fn a_key_set_in_a_file_is_read_again_when_it_changes() {
     let seen = gateway.lines().len();
     gateway.folder.write("keys.json", &KEYS.replace("\"a\"", "\"b\""));
     gateway.logged_after(seen, "configuration reloaded").await;
+}
+
+/// A provider that takes its time is waited for, so that the first token of a new issuer finds its key.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_waits_for_the_keys_of_a_new_issuer_but_not_for_ever() {
+    let slow = Upstream::scripted(|mut conn| async move {
+        while conn.request().await.is_some() {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            if !conn.send(answer(200, KEYS.as_bytes())).await {
+                return;
+            }
+        }
+    })
+    .await;
+    let provider = Upstream::answering(answer(200, KEYS.as_bytes())).await;
+    let silent = Upstream::silent().await;
+    let jwks = |upstream: &Upstream| root(&format!("jwks: \"http://{}/jwks.json\"", upstream.address));
+    let gateway = Gateway::start_in(Folder::with(&[("gateway.yaml", &jwks(&provider))])).await;
+    gateway.folder.write("gateway.yaml", &jwks(&slow));
+    gateway.reload_well().await;
+    let issuer = gateway.ask_admin("GET /status").await.json()["issuers"][0].take();
+    assert_eq!((&issuer["keys"], &issuer["jwks"]), (&1.into(), &format!("http://{}/jwks.json", slow.address).into()));
+    gateway.folder.write("gateway.yaml", &jwks(&silent));
+    gateway.reload_well().await;
+    let issuer = gateway.ask_admin("GET /status").await.json()["issuers"][0].take();
+    assert_eq!(issuer["keys"], serde_json::Value::Null);
+    assert_eq!(gateway.get("/").await.status, 200);
 }

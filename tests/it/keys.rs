@@ -4,10 +4,13 @@ use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use futures_util::SinkExt as _;
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 use tollgate::identity::Digest;
 
 use crate::harness::{Client, Folder, Gateway, Response, within};
+use crate::websocket::{closed, connect, echo, next};
 
 const ROOT: &str = "version: 1\nlisteners: [{ bind: 127.0.0.1:0 }]\nadmin: { bind: 127.0.0.1:0 }\nthreads: 2\n\
                     access_log: { to: none }\naudit_log: { to: none }\ninclude: [routes.d/*.yaml]\n";
@@ -154,6 +157,34 @@ routes:
     match: { methods: [GET, POST], path: \"/open/{id?}\" }
     api_keys: {}
 ";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_socket_ends_with_the_managed_key_that_opened_it() {
+    let upstream = echo().await;
+    let console = Digest::of(b"console").unwrap().to_string();
+    let chat = "  - name: chat\n    match: /chat\n    upstream: main\n    \
+                filters: [auth: { accept: [api_key], api_key: { query: ticket }, close_on: [key_revoked] }]\n";
+    let upstreams = format!("upstreams: {{ main: {{ targets: [{{ address: \"{}\" }}] }} }}\n", upstream.address);
+    let routes = [&*upstreams, &MANAGED.replace("CONSOLE", &console), chat].concat();
+    let gateway = Gateway::start_in(Folder::with(&[("gateway.yaml", ROOT), ("routes.d/main.yaml", &routes)])).await;
+    let body = json!({ "name": "shop", "scopes": ["read:things"] });
+    let mut sockets = Vec::new();
+    for _ in 0..2 {
+        let (status, made) = api(&gateway, "console", "POST ", &body).await;
+        assert_eq!(status, 201, "{made:#}");
+        let key = made["key"].as_str().unwrap();
+        let mut socket = connect(&gateway, &format!("/chat?ticket={key}")).await.unwrap();
+        socket.send(Message::text("hello")).await.unwrap();
+        assert_eq!(next(&mut socket).await, Message::text("hello"));
+        sockets.push((made["id"].as_str().unwrap().to_owned(), socket));
+    }
+    let (id, mut gone) = sockets.remove(0);
+    assert_eq!(api(&gateway, "console", &format!("DELETE /{id}"), &Value::Null).await.0, 204);
+    assert_eq!(next(&mut gone).await, closed("the credential is not valid any more"));
+    let (_, mut stays) = sockets.remove(0);
+    stays.send(Message::text("there?")).await.unwrap();
+    assert_eq!(next(&mut stays).await, Message::text("there?"));
+}
 
 async fn managed(state: &std::path::Path) -> Gateway {
     let root = format!("state: {{ file: {} }}\n{ROOT}", state.display());

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod elsewhere;
+mod revoked;
 mod third_party;
 
 use jsonwebtoken::{Algorithm, DecodingKey, Validation};

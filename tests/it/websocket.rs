@@ -1,5 +1,7 @@
 //! WebSockets through the gateway.
 
+mod refused;
+
 use std::time::Duration;
 
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -11,10 +13,10 @@ use tokio_tungstenite::{WebSocketStream, accept_async, client_async};
 
 use crate::harness::{Gateway, Upstream, all_to, answer, noise, within};
 
-type Socket = WebSocketStream<TcpStream>;
+pub type Socket = WebSocketStream<TcpStream>;
 
 /// Sends back every message.
-async fn echo() -> Upstream {
+pub async fn echo() -> Upstream {
     Upstream::scripted(|conn| async move {
         let Ok(mut socket) = accept_async(conn.into_stream()).await else { return };
         while let Some(Ok(message)) = socket.next().await {
@@ -26,14 +28,19 @@ async fn echo() -> Upstream {
     .await
 }
 
-async fn connect(gateway: &Gateway, path: &str) -> Result<Socket, Error> {
+pub async fn connect(gateway: &Gateway, path: &str) -> Result<Socket, Error> {
     let stream = TcpStream::connect(gateway.address).await.unwrap();
     let url = format!("ws://a.test{path}");
     within("a handshake", client_async(url, stream)).await.map(|(socket, _)| socket)
 }
 
-async fn next(socket: &mut Socket) -> Message {
+pub async fn next(socket: &mut Socket) -> Message {
     within("a message", socket.next()).await.expect("a message").expect("a message")
+}
+
+/// What the gateway says when it ends a socket because of its caller.
+pub fn closed(reason: &str) -> Message {
+    Message::Close(Some(CloseFrame { code: 1008.into(), reason: reason.to_owned().into() }))
 }
 
 #[tokio::test(flavor = "multi_thread")]

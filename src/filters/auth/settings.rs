@@ -41,6 +41,9 @@ pub struct AuthSettings {
     /// What ends a WebSocket that is open. Default: nothing.
     #[serde(default)]
     close_on: Vec<Located<End>>,
+    /// How a WebSocket is refused. Default status.
+    #[serde(default)]
+    websocket_refusal: SocketRefusal,
     /// Named in `WWW-Authenticate`. Default tollgate.
     realm: Option<Located<String>>,
 }
@@ -63,6 +66,17 @@ enum End {
     TokenExpiry,
     /// The credential is revoked, or the configuration does not know it any more.
     KeyRevoked,
+}
+
+/// How a WebSocket is refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+enum SocketRefusal {
+    /// As any other request.
+    #[default]
+    Status,
+    /// It is accepted and closed at once with the code 1008 and the message.
+    Close,
 }
 
 /// Where API keys may stand.
@@ -145,6 +159,7 @@ impl Settings for AuthSettings {
                 token_expiry: self.close_on.iter().any(|end| end.value == End::TokenExpiry),
                 key_revoked: self.close_on.iter().any(|end| end.value == End::KeyRevoked),
             },
+            closes_refused_sockets: self.websocket_refusal == SocketRefusal::Close,
             keeps_credentials: self.keep_credentials,
             forward,
             challenges,

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::caller::ClientCertificate;
 use crate::contract::testing::{context, filter_knowing, request, step_knowing, values};
-use crate::head::{Method, RequestBuf};
+use crate::head::{Method, RequestBuf, StatusCode};
 use crate::identity::fixture::{identity, token};
 
 const KNOWN: &str = "
@@ -63,7 +63,13 @@ fn run_in(settings: &str, mut context: Context, target: &str, fields: &[(&str, &
     let refused = match filter.on_request(&mut request, &mut context) {
         Verdict::Continue => None,
         Verdict::Reject(rejection) => Some(rejection),
-        Verdict::Reply(reply) => panic!("{reply:?}"),
+        Verdict::Reply(reply) => {
+            // Only ever a socket that is accepted and closed.
+            assert_eq!(reply.status, StatusCode::SWITCHING_PROTOCOLS);
+            let reason = String::from_utf8(reply.body[4..].to_vec()).unwrap();
+            assert_eq!(reply.body[..4], [0x88, u8::try_from(reason.len() + 2).unwrap(), 3, 0xf0], "{reason}");
+            Some(Box::new(Rejection::new(reply.code.unwrap(), format!("closed: {reason}"))))
+        }
     };
     Outcome { request, context, refused }
 }
@@ -296,6 +302,29 @@ fn sockets_end_with_what_let_them_in() {
     assert!(both.token_expiry && both.key_revoked);
 }
 
+const HANDSHAKE: [(&str, &str); 4] = [
+    ("upgrade", "websocket"),
+    ("connection", "Upgrade"),
+    ("sec-websocket-version", "13"),
+    ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ=="),
+];
+
+#[test]
+fn a_refused_socket_is_accepted_and_closed_where_that_is_said() {
+    let close = EVERYTHING.replace("{ accept", "{ websocket_refusal: close, accept");
+    let expired = format!("/?token={}", token(&json!({"sub": "ann", "exp": 1_000_000_000})));
+    for (target, message) in
+        [("/", "a valid credential is needed"), ("/?token=a.b.c", "Invalid token"), (&*expired, "Token expired")]
+    {
+        let (plain, closed) = (format!("UNAUTHORIZED {message}"), format!("UNAUTHORIZED closed: {message}"));
+        let outcome = run(&close, target, &HANDSHAKE);
+        assert_eq!(outcome.told(), closed);
+        assert!(!outcome.context.decisions[0].allowed);
+        assert_eq!(run(&close, target, &HANDSHAKE[1..]).told(), plain, "no handshake");
+        assert_eq!(run(EVERYTHING, target, &HANDSHAKE).told(), plain, "the default");
+    }
+}
+
 #[test]
 fn mistakes_are_told() {
     let known = identity(KNOWN);
@@ -305,6 +334,7 @@ fn mistakes_are_told() {
         ("{ accept: [] }", &known, "nobody could get in; write `accept: [api_key, jwt]`"),
         ("{ accept: [jwt, jwt] }", &known, "named twice"),
         ("{ accept: [apikey] }", &known, "api_key"),
+        ("{ accept: [api_key], websocket_refusal: closed }", &known, "`close`"),
         ("{ accept: [jwt], api_key: {} }", &known, "`api_key` has no effect: `api_key` is not accepted"),
         ("{ accept: [api_key], jwt: {} }", &known, "`jwt` has no effect"),
         ("{ accept: [api_key], issuers: [main] }", &known, "`issuers` has no effect: `jwt` is not accepted"),

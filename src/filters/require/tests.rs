@@ -17,7 +17,7 @@ fn caller() -> Caller {
     };
     Caller {
         name: "dashboard".into(),
-        credential: Credential::Token { issuer: "main".into(), id: None },
+        credential: Credential::Token { issuer: "main".into(), id: None, key: 0 },
         level: Level::Service,
         fields: CallerFields::new("dashboard", &roles, &scopes).unwrap(),
         roles: roles.into(),

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::head::{Headers, RequestBuf};
+use crate::observe::access::{Hidden, redact_query};
 use crate::types::names_credential;
 
 /// One difference between a request before a filter and after it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
-    /// Path and query.
+    /// Path and query, as people may see them.
     Target { from: String, to: String },
     /// A field that has these values now; none when it was removed. Values that look like credentials are hidden.
     Field { name: String, values: Vec<String> },
@@ -25,11 +26,10 @@ impl fmt::Display for Change {
     }
 }
 
-pub(super) fn between(before: &RequestBuf, after: &RequestBuf) -> Vec<Change> {
+pub(super) fn between(before: &RequestBuf, after: &RequestBuf, hidden: &Hidden) -> Vec<Change> {
     let mut changes = Vec::new();
-    let (from, to) = (target(before), target(after));
-    if from != to {
-        changes.push(Change::Target { from, to });
+    if target(before) != target(after) {
+        changes.push(Change::Target { from: shown_target(before, hidden), to: shown_target(after, hidden) });
     }
     let (before, after) = (fields(before), fields(after));
     for name in before.keys().filter(|name| !after.contains_key(*name)) {
@@ -48,6 +48,14 @@ pub(super) fn between(before: &RequestBuf, after: &RequestBuf) -> Vec<Change> {
 pub fn target(request: &RequestBuf) -> String {
     match &request.query {
         Some(query) => format!("{}?{query}", request.path),
+        None => request.path.clone(),
+    }
+}
+
+/// Path and query as people may see them: parameters that look like credentials, or that an `auth` reads, are hidden.
+pub fn shown_target(request: &RequestBuf, hidden: &Hidden) -> String {
+    match &request.query {
+        Some(query) => format!("{}?{}", request.path, redact_query(query, hidden)),
         None => request.path.clone(),
     }
 }

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::change::{shown, target};
+use super::change::{shown, shown_target, target};
 use super::{Ask, CLIENT, Outcome, Preview, StepVerdict, preview};
 use crate::config::{Expect, Test};
 use crate::gateway::Gateway;
@@ -142,7 +142,9 @@ fn story(gateway: &Gateway, preview: &Preview) -> String {
         let _ = write!(story, "\n     {} ({}): {verdict}", step.name, gateway.sources.locate(step.place));
     }
     let _ = match &preview.outcome {
-        Outcome::Upstream { name, request } => write!(story, "\n     upstream {name} is sent {}", target(request)),
+        Outcome::Upstream { name, request } => {
+            write!(story, "\n     upstream {name} is sent {}", shown_target(request, &gateway.hidden))
+        }
         Outcome::Reply(reply) => match reply.code {
             Some(code) => write!(story, "\n     answer {} {}", reply.status.as_u16(), code.name),
             None => write!(story, "\n     answer {}", reply.status.as_u16()),

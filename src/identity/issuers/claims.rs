@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use crate::caller::{Caller, CallerFields, Credential};
 use crate::identity::Reason;
+use crate::identity::keyset::Mark;
 use crate::identity::roles::Roles;
 
 /// The last second of the year 9999, in seconds since 1970: what lies behind is no date.
@@ -57,11 +58,12 @@ impl Claim {
 }
 
 impl Rules {
-    /// The caller that claims speak for at `now`.
+    /// The caller that claims speak for at `now`; the key with the mark `key` signed them.
     pub fn caller(
         &self,
         claims: Map<String, Value>,
         issuer: &Arc<str>,
+        key: Mark,
         roles: &Roles,
         now: SystemTime,
     ) -> Result<Verified, Reason> {
@@ -90,7 +92,7 @@ impl Rules {
         let fields = CallerFields::new(&name, &own_roles, &scopes).ok_or(Reason::Claims)?;
         let caller = Caller {
             name,
-            credential: Credential::Token { issuer: Arc::clone(issuer), id },
+            credential: Credential::Token { issuer: Arc::clone(issuer), id, key },
             level: roles.level(&own_roles),
             roles: own_roles,
             scopes,
@@ -99,6 +101,12 @@ impl Rules {
             fields,
         };
         Ok(Verified { caller, from })
+    }
+
+    /// Whether claims that were accepted before are still those of the issuer.
+    pub fn still_fit(&self, claims: &Map<String, Value>) -> Result<(), Reason> {
+        self.check_issuer(claims)?;
+        self.check_audience(claims)
     }
 
     /// Whether a token that names this `iss` can be one of the issuer's.

@@ -12,41 +12,42 @@ use reqwest::Url;
 
 use super::claims::{Claim, Rules};
 use super::{Audience, Issuer, IssuerSettings, Issuers, Keys};
+use crate::identity::Written;
 use crate::identity::cache::Tokens;
 use crate::identity::jwks::SET_BYTES_MAX;
 use crate::identity::keyset::KeySet;
 use crate::identity::roles::Roles;
 use crate::identity::shared::Shared;
+use crate::identity::token_service::TokenServices;
 use crate::types::Secret;
 use crate::yaml::{Located, Place, Problem};
 
 const LEEWAY_MAX: Duration = Duration::from_secs(5 * 60);
 const ALGORITHMS: [&str; 12] =
     ["HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"];
-const SOURCES_HINT: &str = "give it one of secret, public_key, jwks, jwks_file";
+const SOURCES_HINT: &str = "give it one of secret, public_key, jwks, jwks_file, token_service";
 
 impl Issuers {
-    /// `base` is the folder that paths are relative to.
     pub fn compile(
-        written: &[(&Located<String>, &IssuerSettings)],
-        base: &Path,
+        written: &Written<'_>,
         roles: &Arc<Roles>,
+        services: &TokenServices,
         shared: &Arc<Shared>,
         problems: &mut Vec<Problem>,
     ) -> Self {
         let tokens = Arc::new(Tokens::default());
-        let mut all = Vec::with_capacity(written.len());
-        for (index, (name, settings)) in written.iter().enumerate() {
+        let mut all = Vec::with_capacity(written.issuers.len());
+        for (index, (name, settings)) in written.issuers.iter().enumerate() {
             let before = problems.len();
-            let mut compiling = Compiling { name, settings, base, shared, problems: &mut *problems };
-            let algorithms = compiling.algorithms();
-            let keys = compiling.keys(&algorithms);
-            let rules = compiling.rules();
-            let (Some(keys), true) = (keys, problems.len() == before) else { continue };
+            let base = &written.base;
+            let mut compiling = Compiling { name, settings, base, services, shared, problems: &mut *problems };
+            let (Some((keys, algorithms, rules)), true) = (compiling.compile(), problems.len() == before) else {
+                continue;
+            };
             all.push(Arc::new(Issuer {
                 name: Arc::from(name.value.as_str()),
                 index,
-                algorithms: algorithms.iter().map(|algorithm| algorithm.value).collect(),
+                algorithms,
                 keys,
                 rules,
                 roles: Arc::clone(roles),
@@ -62,6 +63,7 @@ struct Compiling<'a> {
     name: &'a Located<String>,
     settings: &'a IssuerSettings,
     base: &'a Path,
+    services: &'a TokenServices,
     shared: &'a Arc<Shared>,
     problems: &'a mut Vec<Problem>,
 }
@@ -69,6 +71,46 @@ struct Compiling<'a> {
 impl Compiling<'_> {
     fn report(&mut self, place: Place, message: impl Into<String>, hint: impl Into<String>) {
         self.problems.push(Problem::new(place, message).with_hint(hint));
+    }
+
+    fn compile(&mut self) -> Option<(Keys, Box<[Algorithm]>, Rules)> {
+        let mut rules = self.rules();
+        let Some(name) = &self.settings.token_service else {
+            let algorithms = self.algorithms();
+            let keys = self.keys(&algorithms)?;
+            return Some((keys, algorithms.iter().map(|algorithm| algorithm.value).collect(), rules));
+        };
+        self.one_source()?;
+        self.says_nothing_twice();
+        let service = match self.services.find(Some(name), name.place) {
+            Ok(service) => service,
+            Err(problem) => {
+                self.problems.extend(problem);
+                return None;
+            }
+        };
+        rules.issuer = Some(service.issuer().into());
+        rules.audience = service.audience().map(|audience| [audience.into()].into());
+        let algorithm = service.signer().algorithm();
+        // Of the algorithms that a service may have there is none whose key could not be read.
+        let keys = KeySet::of_service(algorithm, service.signer().verifying_key())?;
+        Some((Keys::Fixed(Arc::new(keys)), [algorithm].into(), rules))
+    }
+
+    /// What its token service says already could only be wrong here.
+    fn says_nothing_twice(&mut self) {
+        let IssuerSettings { algorithms, issuer, audience, .. } = self.settings;
+        let written = [
+            ("algorithms", algorithms.first().map(|it| it.place)),
+            ("issuer", issuer.as_ref().map(|it| it.place)),
+            ("audience", audience.as_ref().map(|it| it.place)),
+        ];
+        for (key, place) in written {
+            if let Some(place) = place {
+                let message = format!("`{key}` is that of the token service");
+                self.report(place, message, "leave it out here");
+            }
+        }
     }
 
     fn algorithms(&mut self) -> Vec<Located<Algorithm>> {
@@ -96,28 +138,35 @@ impl Compiling<'_> {
         known
     }
 
-    fn keys(&mut self, algorithms: &[Located<Algorithm>]) -> Option<Keys> {
-        let IssuerSettings { secret, public_key, jwks, jwks_file, .. } = self.settings;
+    /// Whether exactly one key says where keys come from.
+    fn one_source(&mut self) -> Option<()> {
+        let IssuerSettings { secret, public_key, jwks, jwks_file, token_service, .. } = self.settings;
         let written = [
             secret.as_ref().map(|it| ("secret", it.place)),
             public_key.as_ref().map(|it| ("public_key", it.place)),
             jwks.as_ref().map(|it| ("jwks", it.place)),
             jwks_file.as_ref().map(|it| ("jwks_file", it.place)),
+            token_service.as_ref().map(|it| ("token_service", it.place)),
         ];
         match *written.into_iter().flatten().collect::<Vec<_>>() {
             [] => {
                 let message = format!("issuer `{}` has no key", self.name.value);
                 self.report(self.name.place, message, SOURCES_HINT);
-                return None;
+                None
             }
-            [_] => {}
+            [_] => Some(()),
             [(first, other), (second, place), ..] => {
                 let message = format!("issuer `{}` has both `{first}` and `{second}`", self.name.value);
                 let problem = Problem::new(place, message).with_hint(SOURCES_HINT).with_related("the other one", other);
                 self.problems.push(problem);
-                return None;
+                None
             }
         }
+    }
+
+    fn keys(&mut self, algorithms: &[Located<Algorithm>]) -> Option<Keys> {
+        self.one_source()?;
+        let IssuerSettings { secret, public_key, jwks, jwks_file, .. } = self.settings;
         self.same_family(secret.is_some(), algorithms);
         if let Some(secret) = secret {
             return self.secret(secret, algorithms);
@@ -235,7 +284,7 @@ impl Compiling<'_> {
                 return None;
             }
         }
-        Some(Keys::Fetched(self.shared.key_sets.source(&url)))
+        Some(Keys::Fetched(self.shared.key_set(&url)))
     }
 
     fn rules(&mut self) -> Rules {

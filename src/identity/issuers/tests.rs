@@ -2,6 +2,7 @@ use serde_json::json;
 use std::path::Path;
 
 use super::*;
+use crate::caller::Credential;
 use crate::identity::testing::{NOW, SECRET, Signer, at, base64url, claims, claims_with, identity, now, try_identity};
 use crate::state::{Limits, Memory};
 
@@ -133,6 +134,46 @@ async fn what_is_taken_back_is_refused_out_of_the_cache_too() {
     assert_eq!(without.still_holds(&caller, now()), Err(Reason::Issuer));
 }
 
+/// What a socket is asked for that outlives the snapshot its token was verified by.
+#[test]
+fn a_token_holds_as_long_as_its_key_and_its_issuer() {
+    let (signer, stranger) = (Signer::new(Algorithm::ES256), Signer::new(Algorithm::ES256));
+    let folder = tempfile::tempdir().unwrap();
+    let set = json!({ "keys": [stranger.jwk("b"), signer.jwk("another name")] });
+    std::fs::write(folder.path().join("keys.json"), set.to_string()).unwrap();
+    let with = |issuer: &str| {
+        let yaml = format!("issuers: {{ main: {{ {issuer}, algorithms: [ES256] }} }}\n");
+        try_identity(&yaml, folder.path(), &Arc::default()).unwrap()
+    };
+    let pem = |signer: &Signer| format!("public_key: {}", json!(signer.pem()));
+    let token = signer.token(&claims_with(&json!({ "iss": "a" })));
+    let caller = with(&pem(&signer)).issuer("main").unwrap().verify(&token, now()).unwrap();
+    for (issuer, verdict) in [
+        (pem(&signer), Ok(())),
+        (format!("{}, issuer: a, leeway: 1s", pem(&signer)), Ok(())),
+        // The same key under a name, and among others.
+        ("jwks_file: keys.json".to_owned(), Ok(())),
+        (pem(&stranger), Err(Reason::UnknownKey)),
+        (format!("{}, issuer: b", pem(&signer)), Err(Reason::Issuer)),
+        (format!("{}, audience: b", pem(&signer)), Err(Reason::Audience)),
+        // Keys that never came yet say nothing.
+        ("jwks: 'http://127.0.0.1:1/'".to_owned(), Ok(())),
+    ] {
+        assert_eq!(with(&issuer).still_holds(&caller, now()), verdict, "{issuer}");
+    }
+}
+
+#[test]
+fn a_secret_that_is_replaced_holds_nothing_up() {
+    let with =
+        |secret: &str| identity(&format!("issuers: {{ main: {{ secret: '{secret}', algorithms: [HS256] }} }}\n"));
+    let token = Signer::new(Algorithm::HS256).token(&claims());
+    let caller = with(SECRET).issuer("main").unwrap().verify(&token, now()).unwrap();
+    assert_eq!(with(SECRET).still_holds(&caller, now()), Ok(()));
+    let other = SECRET.replace('!', "?");
+    assert_eq!(with(&other).still_holds(&caller, now()), Err(Reason::UnknownKey));
+}
+
 #[test]
 fn among_several_issuers_the_one_that_is_named_is_asked() {
     let (one, other, nameless) =
@@ -151,9 +192,12 @@ fn among_several_issuers_the_one_that_is_named_is_asked() {
     let judge = |token: &str| {
         let first = identity.token(&all, token, now());
         assert_eq!(first.as_ref().err(), identity.token(&all, token, now()).as_ref().err());
-        first.map(|caller| caller.credential.clone())
+        first.map(|caller| match &caller.credential {
+            Credential::Token { issuer, .. } => issuer.to_string(),
+            other => panic!("{other:?}"),
+        })
     };
-    let by = |issuer: &str| Ok(crate::caller::Credential::Token { issuer: issuer.into(), id: None });
+    let by = |issuer: &str| Ok(issuer.to_owned());
     let named = |name: &str| claims_with(&json!({ "iss": name }));
     assert_eq!(judge(&one.token(&named("one"))), by("one"));
     assert_eq!(judge(&other.token(&named("other"))), by("other"));

@@ -76,6 +76,7 @@ impl Source {
         }
         if changed {
             self.keys.store(Some(Arc::new(keys)));
+            self.changed.send_modify(|count| *count = count.wrapping_add(1));
         }
     }
 

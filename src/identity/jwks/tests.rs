@@ -303,3 +303,30 @@ async fn the_same_keys_again_leave_verified_tokens_alone() {
 fn clock() -> tokio::time::Instant {
     tokio::time::Instant::now()
 }
+
+#[tokio::test]
+async fn who_came_in_with_a_key_that_is_withdrawn_is_told_of_and_does_not_hold() {
+    let (old, new) = (Signer::new(Algorithm::ES256), Signer::new(Algorithm::ES256));
+    let provider = Provider::start(Mood::Keys(set(&[(&old, "old")]))).await;
+    let reader = Reader::new(&provider.url());
+    let signed = |signer: &Signer, kid: &str| signer.token_with(&json!({ "alg": "ES256", "kid": kid }), &claims());
+    reader.comes_to(&signed(&old, "old"), Ok(())).await;
+    let caller = reader.identity.issuer("main").unwrap().verify(&signed(&old, "old"), now()).unwrap();
+    let mut told = reader.shared.revoked();
+    // Another name and another key beside it: the key is there.
+    provider.set(Mood::Keys(set(&[(&old, "same"), (&new, "new")])));
+    reader.comes_to(&signed(&new, "new"), Ok(())).await;
+    tokio::time::timeout(PATIENCE, told.changed()).await.expect("it is told").unwrap();
+    assert_eq!(reader.identity.still_holds(&caller, now()), Ok(()));
+    provider.set(Mood::Keys(set(&[(&new, "newer")])));
+    reader.comes_to(&signed(&new, "newer"), Ok(())).await;
+    tokio::time::timeout(PATIENCE, told.changed()).await.expect("it is told").unwrap();
+    assert_eq!(reader.identity.still_holds(&caller, now()), Err(Reason::UnknownKey));
+    // A provider that is away withdraws nothing.
+    let of_new = reader.identity.issuer("main").unwrap().verify(&signed(&new, "newer"), now()).unwrap();
+    provider.set(Mood::Status(500));
+    let asked = provider.asked();
+    reader.verify(&signed(&new, "unknown")).unwrap_err();
+    provider.asked_more_than(asked).await;
+    assert_eq!(reader.identity.still_holds(&of_new, now()), Ok(()));
+}

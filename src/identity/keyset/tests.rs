@@ -11,7 +11,9 @@ fn jwks(keys: &[Value]) -> Result<KeySet, &'static str> {
 }
 
 fn verify(keys: &KeySet, token: &str) -> Result<(), Reason> {
-    keys.verify(&Token::parse(token)?)
+    let mark = keys.verify(&Token::parse(token)?)?;
+    assert!(keys.has(mark));
+    Ok(())
 }
 
 fn with(mut key: Value, member: &str, value: Value) -> Value {

@@ -127,7 +127,8 @@ fn the_caller_is_who_the_token_says() {
         judge("", &json!({ "roles": ["a", "b"], "scope": "read:x write:y", "jti": "7", "extra": { "deep": 1 } }));
     let caller = caller.unwrap();
     assert_eq!((&*caller.name, caller.level), ("alice", Level::User));
-    assert_eq!(caller.credential, Credential::Token { issuer: "main".into(), id: Some("7".into()) });
+    assert!(matches!(&caller.credential, Credential::Token { issuer, .. } if **issuer == *"main"));
+    assert_eq!(caller.credential.id(), Some("7"));
     assert_eq!(caller.roles.iter().map(|role| &**role).collect::<Vec<_>>(), ["a", "b"]);
     assert_eq!(caller.scopes.to_string(), "read:x write:y");
     assert_eq!(caller.claims["extra"]["deep"], 1);

@@ -56,6 +56,13 @@ pub fn claim_text(claim: &Value) -> Option<Cow<'_, str>> {
     }
 }
 
+/// Whether a field would not keep the text as it is: blanks around a value are no part of it (RFC 9110 §5.5), so that ` admin`
+/// would arrive as `admin`.
+pub fn is_padded(text: &str) -> bool {
+    let blank = [' ', '\t'];
+    text.starts_with(blank) || text.ends_with(blank)
+}
+
 /// How the caller proved who it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Credential {
@@ -126,11 +133,14 @@ pub struct CallerFields {
 }
 
 impl CallerFields {
-    /// `None` when some text cannot stand in a field.
+    /// `None` when some text cannot stand in a field, or would be read as another one there.
     pub fn new(name: &str, roles: &[Box<str>], scopes: &Scopes) -> Option<Self> {
-        // A comma in a role, or a space in a scope, would make two of one.
-        let splits = |text: &str, by: char| text.contains(by) || text.is_empty();
-        if roles.iter().any(|role| splits(role, ',')) || scopes.iter().any(|scope| splits(scope, ' ')) {
+        // A comma in a role, or a blank in a scope, would make two of one.
+        let splits = |text: &str, by: &[char]| text.contains(by) || text.is_empty();
+        if roles.iter().any(|role| splits(role, &[',']) || is_padded(role))
+            || scopes.iter().any(|scope| splits(scope, &[' ', '\t']))
+            || is_padded(name)
+        {
             return None;
         }
         Some(Self {
@@ -206,6 +216,21 @@ mod tests {
         assert!(fields("a\r\nb", "user", "s").is_none());
         assert!(fields("a", "user,admin", "s").is_none());
         assert!(fields("a", "user", "s admin").is_none());
+    }
+
+    /// Whoever may choose a name with a blank before it must not arrive as the one without.
+    #[test]
+    fn blanks_around_a_name_do_not_make_it_another() {
+        let fields =
+            |name: &str, role: &str, scope: &str| CallerFields::new(name, &[role.into()], &Scopes::new([scope]));
+        assert!(fields("a b", "team lead", "s").is_some());
+        for blank in [" ", "\t"] {
+            for (before, after) in [(blank, ""), ("", blank)] {
+                assert!(fields(&format!("{before}root{after}"), "user", "s").is_none());
+                assert!(fields("a", &format!("{before}admin{after}"), "s").is_none());
+            }
+        }
+        assert!(fields("a", "user", "s\tadmin").is_none(), "two scopes for who splits at any blank");
     }
 
     #[test]

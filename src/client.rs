@@ -25,12 +25,18 @@ const HOPS_MAX: usize = 32;
 /// What a client must not be able to say about itself. A trailing `-` stands for every field that begins so.
 const CLAIMS: &[&str] = &["forwarded", "x-forwarded-", "x-real-ip", "x-request-id", "x-client-ip", "true-client-ip"];
 
-/// Whether a client has to be trusted to send this field. `_` counts as `-`: many servers cannot tell them apart.
+/// Whether servers may take the byte of a field name for `-`. CGI makes `_` of both `-` and `_` (RFC 3875 §4.1.18), and some
+/// servers of every byte that is neither a letter nor a digit.
+fn is_like_dash(byte: u8) -> bool {
+    !byte.is_ascii_alphanumeric()
+}
+
+/// Whether a client has to be trusted to send this field, in a spelling that some server takes for it.
 pub fn is_claim(name: &str) -> bool {
     if !name.starts_with(['f', 'x', 't']) {
         return false;
     }
-    let same = |a: u8, b: u8| a == b || (a == b'_' && b == b'-');
+    let same = |a: u8, b: u8| a == b || (b == b'-' && is_like_dash(a));
     CLAIMS.iter().any(|claim| {
         let prefix = claim.ends_with('-');
         let fits = if prefix { name.len() >= claim.len() } else { name.len() == claim.len() };
@@ -40,7 +46,7 @@ pub fn is_claim(name: &str) -> bool {
 
 /// Whether the name is a claim spelled so that only some servers see it as one: never let through, not even from a proxy.
 pub fn is_disguised(name: &str) -> bool {
-    name.contains('_') && is_claim(name)
+    name.bytes().any(|byte| byte != b'-' && is_like_dash(byte)) && is_claim(name)
 }
 
 /// Removes what this client may not say about itself.
@@ -86,10 +92,10 @@ impl Guarded {
     }
 }
 
-/// Whether many servers would take `name` for `guarded`: `_` counts as `-`.
+/// Whether some servers would take `name` for `guarded`.
 fn is_spelling(name: &str, guarded: &str) -> bool {
-    name.len() == guarded.len()
-        && name.bytes().zip(guarded.bytes()).all(|(sent, guarded)| sent == guarded || (sent == b'_' && guarded == b'-'))
+    let same = |sent: u8, guarded: u8| sent == guarded || (guarded == b'-' && is_like_dash(sent));
+    name.len() == guarded.len() && name.bytes().zip(guarded.bytes()).all(|(sent, guarded)| same(sent, guarded))
 }
 
 /// Who sent the request, when `peer` is trusted to say so. `trusts` tells whose word is believed.
@@ -300,14 +306,31 @@ mod tests {
     #[test]
     fn claims_are_known_in_every_spelling() {
         for name in
-            ["forwarded", "x-forwarded-for", "x_forwarded_for", "x-forwarded_proto", "x-real-ip", "x-request-id"]
+            ["forwarded", "x-forwarded-for", "x_forwarded_for", "x-forwarded_proto", "x.real-ip", "x-request!id"]
         {
             assert!(is_claim(name), "{name}");
         }
         for name in ["forward", "x-forwarded", "x-api-key", "x-request-ids", "te", "x-forwardedfor", "host"] {
             assert!(!is_claim(name), "{name}");
         }
-        assert!(is_disguised("x_forwarded-for") && !is_disguised("x-forwarded-for") && !is_disguised("my_field"));
+        assert!(
+            is_disguised("x_forwarded-for")
+                && is_disguised("x-real.ip")
+                && !is_disguised("x-forwarded-for")
+                && !is_disguised("my_field")
+        );
+    }
+
+    /// What becomes `HTTP_X_CONSUMER` on its way into a program is `X-Consumer`.
+    #[test]
+    fn a_guarded_name_is_known_with_any_other_byte_for_its_dash() {
+        let guarded = Guarded::new([HeaderName::from_static("x-consumer")].iter());
+        for name in ["x-consumer", "x_consumer", "x.consumer", "x!consumer", "x~consumer"] {
+            assert!(guarded.covers(name), "{name}");
+        }
+        for name in ["xxconsumer", "x-consumers", "x--consumer", "x-c-nsumer", "xconsumer"] {
+            assert!(!guarded.covers(name), "{name}");
+        }
     }
 
     #[test]

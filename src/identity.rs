@@ -54,6 +54,7 @@ pub struct Identity {
     keys: keys::Keys,
     certificates: certificates::Certificates,
     issuers: issuers::Issuers,
+    users: Arc<users::Users>,
     token_services: token_service::TokenServices,
     shared: Arc<Shared>,
     /// Tells it from every other one with the same `shared`.
@@ -155,7 +156,8 @@ impl Identity {
         let services = &written.token_services;
         let token_services = token_service::TokenServices::compile(services, &users, shared, problems);
         let issuers = issuers::Issuers::compile(written, &roles, &token_services, shared, problems);
-        Arc::new(Self { roles, keys, certificates, issuers, token_services, shared: Arc::clone(shared), generation })
+        let shared = Arc::clone(shared);
+        Arc::new(Self { roles, keys, certificates, issuers, users, token_services, shared, generation })
     }
 
     /// The caller that an API key belongs to: one of the configuration, else a managed one. Any text of 1 to
@@ -174,6 +176,11 @@ impl Identity {
     /// Whether the configuration has a consumer of this name.
     pub fn has_consumer(&self, name: &str) -> bool {
         self.keys.has_consumer(name)
+    }
+
+    /// Whether the configuration has a consumer or a user of this name: no managed key may speak in it.
+    pub fn has_name(&self, name: &str) -> bool {
+        self.has_consumer(name) || self.users.contains(name)
     }
 
     /// How many API keys the configuration has.
@@ -234,7 +241,7 @@ impl Identity {
         }
         match &caller.credential {
             Credential::Key { id, managed: false, version } => self.keys.still_holds(id, *version, now),
-            Credential::Key { managed: true, .. } if self.has_consumer(&caller.name) => Err(Reason::Disabled),
+            Credential::Key { managed: true, .. } if self.has_name(&caller.name) => Err(Reason::Disabled),
             Credential::Key { id, managed: true, version } => self.shared.managed().still_holds(id, *version, now),
             Credential::Token { issuer, key, .. } => {
                 self.issuers.get(issuer).ok_or(Reason::Issuer)?.still_accepts(*key, &caller.claims)?;

@@ -10,7 +10,7 @@
 //! | `roles` | at least one of these |
 //! | `level` | at least this one: `user`, `service`, `admin`; the highest of the caller's roles counts |
 //! | `claims` | what the token says: each claim is this value, or one of these; of a list in a token, one entry has to be. Text, numbers and `true`/`false` are told apart; a path (`realm.tenant`) leads into objects |
-//! | `consumers` | the caller is one of these, by name |
+//! | `consumers` | the caller is one of these, by name; a token is none of a consumer that `consumers:` defines, whatever name it says |
 //!
 //! * Nobody known: 401 `UNAUTHORIZED` with the challenge of `auth`. Known, but not allowed: 403 `FORBIDDEN`; when it is a scope that is missing, with
 //!   `WWW-Authenticate: Bearer error="insufficient_scope", scope="…"` and the scopes in `details`. What else is missing is in the audit log
@@ -65,7 +65,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::caller::{Caller, Level};
+use crate::caller::{Caller, Credential, Level};
 use crate::context::{Context, Decision};
 use crate::contract::{Calling, Compiler, Filter, Hooks, Settings, Step, Verdict};
 use crate::head::{HeaderValue, RequestHead};
@@ -146,7 +146,7 @@ impl Settings for RequireSettings {
             roles,
             level: self.level.map(|level| level.value),
             claims,
-            consumers: names(self.consumers.as_ref(), "consumers", compiler),
+            consumers: consumers(self.consumers.as_ref(), compiler),
         }))
     }
 }
@@ -160,6 +160,12 @@ fn names(written: Option<&Located<Vec<Located<String>>>>, key: &str, compiler: &
         compiler.report(problem.with_hint("list what is required, or leave the key out"));
     }
     list.iter().map(|name| name.value.as_str().into()).collect()
+}
+
+fn consumers(written: Option<&Located<Vec<Located<String>>>>, compiler: &mut Compiler) -> Box<[Wanted]> {
+    let names = names(written, "consumers", compiler);
+    let identity = compiler.identity();
+    names.into_iter().map(|name| Wanted { is_defined: identity.has_consumer(&name), name }).collect()
 }
 
 fn check_required(scope: &Located<String>, compiler: &mut Compiler) {
@@ -196,9 +202,24 @@ struct Require {
     roles: Names,
     level: Option<Level>,
     claims: Box<[Claim]>,
-    consumers: Names,
+    consumers: Box<[Wanted]>,
     lacks_scopes: Rejection,
     lacks_any_scope: Rejection,
+}
+
+/// A caller by its name.
+struct Wanted {
+    name: Box<str>,
+    /// `consumers:` says how this one proves who it is.
+    is_defined: bool,
+}
+
+impl Wanted {
+    /// Users of an issuer may choose their name: saying that of a consumer does not make them that one.
+    fn is(&self, caller: &Caller) -> bool {
+        let by_token = matches!(caller.credential, Credential::Token { .. });
+        *self.name == *caller.name && !(self.is_defined && by_token)
+    }
 }
 
 impl Filter for Require {
@@ -248,7 +269,7 @@ impl Require {
             .all(|(name, allowed)| caller.claim(name).is_some_and(|claim| says(claim, allowed)))
         {
             lack("claim", forbidden())
-        } else if !any(&self.consumers, &|name| *caller.name == *name) {
+        } else if !self.consumers.is_empty() && !self.consumers.iter().any(|wanted| wanted.is(caller)) {
             lack("consumer", forbidden())
         } else {
             None

@@ -29,9 +29,9 @@
 //!
 //! A body is JSON of at most 16 KiB with `Content-Type: application/json`. Unknown members, wrong types and values out of
 //! range are refused with 400 `VALIDATION_ERROR`; `details` has `field`, `value` and `expected`. `name` has letters, digits,
-//! `.`, `_` and `-`, names the caller in logs and to services like that of a consumer, and can be neither that of one nor that
-//! of a key that can do more than the caller; when the configuration gets a consumer of this name, the key is refused. A
-//! duration such as `expires_in` is written as in the configuration: `"90d"`.
+//! `.`, `_` and `-`, names the caller in logs and to services like that of a consumer, and can be neither that of one, nor of a
+//! user, nor that of a key that can do more than the caller; when the configuration gets a consumer or user of this name, the
+//! key is refused. A duration such as `expires_in` is written as in the configuration: `"90d"`.
 //!
 //! **Nobody makes a key that can do more than they can.** Each scope must be one that the caller has, each role one that the
 //! caller has too, and whose scopes and level the caller has; only who has the scope `*` gives any. The same holds for changing,
@@ -430,10 +430,10 @@ impl ApiKeys {
     }
 
     /// A name under which the caller may make a key: routes and services know callers by it, so that it is none of a consumer
-    /// of the configuration, nor of a key that can do more than the caller.
+    /// or user of the configuration, nor of a key that can do more than the caller.
     fn free(&self, name: String, caller: &Caller) -> Result<String, Refused> {
-        if self.identity.has_consumer(&name) {
-            return Err(invalid("name", &json!(name), "a name that no consumer of the configuration has"));
+        if self.identity.has_name(&name) {
+            return Err(invalid("name", &json!(name), "a name that no consumer and no user of the configuration has"));
         }
         let roles = self.identity.roles();
         let beyond = |record: &Record| record.name == name && rights::reach(caller, record, roles).is_err();

@@ -3,6 +3,7 @@
 //! A key never verifies an algorithm of another kind than its own, whatever a token or a key set says: a shared secret only
 //! HMAC, an RSA key only RS and PS, a point only the algorithm of its curve. With `alg` in a JWK it verifies that one alone.
 
+mod ed25519;
 mod jwk;
 mod pem;
 mod rsa;
@@ -198,9 +199,7 @@ impl Material {
     }
 
     fn ed25519(point: &[u8]) -> Result<Self, &'static str> {
-        if point.len() != 32 {
-            return Err("an Ed25519 key has 32 bytes");
-        }
+        ed25519::check(point)?;
         Ok(Self::new(Kind::Ed25519, DecodingKey::from_ed_der(point), point.into()))
     }
 }

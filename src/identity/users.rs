@@ -81,6 +81,11 @@ impl Users {
         self.by_name.get(name).filter(|user| !user.disabled).map(|user| &user.person)
     }
 
+    /// Whether somebody has this name, disabled or not.
+    pub fn contains(&self, name: &str) -> bool {
+        self.by_name.contains_key(name)
+    }
+
     /// Whose password it is. Exactly one hash is checked by `check`, whether there is such a user or not.
     ///
     /// For a name that nobody has it is the hash of some user, always the same for the same name: a name that is not taken

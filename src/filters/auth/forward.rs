@@ -1,7 +1,7 @@
 //! What the service is told of the caller.
 
 use super::settings::ForwardSettings;
-use crate::caller::{Caller, claim_text};
+use crate::caller::{Caller, claim_text, is_padded};
 use crate::contract::Compiler;
 use crate::head::{HeaderName, HeaderValue, RequestHead};
 use crate::yaml::{Located, Problem};
@@ -91,6 +91,9 @@ impl Forward {
 
 /// The outer `None`: it is there, and no field can hold it.
 fn value(text: Option<&str>) -> Option<Option<HeaderValue>> {
+    if text.is_some_and(is_padded) {
+        return None;
+    }
     text.map(|text| HeaderValue::from_bytes(text.as_bytes())).transpose().ok()
 }
 

@@ -72,6 +72,22 @@ fn everything_that_is_given_must_hold() {
     }
 }
 
+/// Issuers may let their users choose a name.
+#[test]
+fn a_token_that_says_the_name_of_a_consumer_is_not_that_consumer() {
+    let known = identity("consumers: [{ name: dashboard }]");
+    let filter = filter_knowing::<RequireSettings>("{ consumers: [dashboard, ann] }", &known);
+    let lets = |name: &str, credential: Credential| {
+        let caller = Caller { name: name.into(), credential, ..caller() };
+        let mut context = Context { caller: Some(Arc::new(caller)), ..context() };
+        matches!(filter.on_request(&mut get("/"), &mut context), Verdict::Continue)
+    };
+    let token = || Credential::Token { issuer: "main".into(), id: None, key: 0 };
+    let key = || Credential::Key { id: "k-1".into(), managed: false, version: 0 };
+    assert!(lets("dashboard", key()) && !lets("dashboard", token()));
+    assert!(lets("ann", token()), "no consumer has this name");
+}
+
 #[test]
 fn claims_are_compared_with_their_type() {
     for (claims, expected) in [

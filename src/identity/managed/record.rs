@@ -101,8 +101,8 @@ impl ManagedKey {
         let callers = match known.as_ref().filter(|known| known.generation == identity.generation()) {
             Some(known) => Arc::clone(known),
             None => {
-                // A consumer of the configuration that came later owns the name: routes may ask for it.
-                if identity.has_consumer(&self.record.name) {
+                // A consumer or user of the configuration that came later owns the name: routes and services may ask for it.
+                if identity.has_name(&self.record.name) {
                     return Err(Reason::Disabled);
                 }
                 let compiled = Arc::new(self.compile(identity).ok_or(Reason::Unknown)?);

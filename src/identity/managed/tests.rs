@@ -196,6 +196,18 @@ async fn a_consumer_that_comes_later_owns_its_name() {
     assert_eq!(after.still_holds(&caller, at(5)), Err(Reason::Disabled));
 }
 
+/// Services know users and holders of keys by the same field.
+#[tokio::test]
+async fn a_key_does_not_speak_in_the_name_of_a_user() {
+    let bench = Bench::new().await;
+    bench.create(record("key_1", "secret")).await;
+    let user = decode(&node(&format!("{{ name: shop, password: '{}' }}", bcrypt::hash("p", 4).unwrap()))).unwrap();
+    let written = Written { users: vec![&user], ..Written::default() };
+    let after = Identity::compile(&written, &bench.shared, &mut Vec::new());
+    assert!(after.has_name("shop") && !after.has_consumer("shop"));
+    assert_eq!(after.api_key(b"secret", at(5)).unwrap_err(), Reason::Disabled);
+}
+
 #[tokio::test]
 async fn a_rotated_key_works_for_its_overlap() {
     let bench = Bench::new().await;

@@ -57,6 +57,8 @@ impl Attempts {
         now: Instant,
     ) -> Result<Attempt, TooMany> {
         let client = network(client);
+        // A service that knows the users may take `Ann` and ` ann` for `ann`: spellings are no more tries.
+        let user = &*user.trim().to_lowercase();
         let pair = self.hasher.hash_one((service, user, client));
         let others = [self.hasher.hash_one((service, user)), self.hasher.hash_one((service, client))];
         let bounds = [(pair, limits.failures), (others[0], limits.per_user), (others[1], limits.per_address)];
@@ -183,6 +185,17 @@ mod tests {
         }
         begin("zoe", "2001:db8:0:0:ffff::1").expect_err("the same /64");
         begin("zoe", "2001:db8:0:1::1").unwrap();
+    }
+
+    #[test]
+    fn spellings_of_one_name_are_no_more_tries() {
+        let (attempts, now) = (Attempts::default(), clock::now());
+        let begin = |user: &str| attempts.begin("main", user, address("192.0.2.1"), &LIMITS, now);
+        for user in ["ann", "Ann", " aNN\t"] {
+            begin(user).unwrap();
+        }
+        begin("ANN").unwrap_err();
+        begin("anna").unwrap();
     }
 
     #[test]

@@ -237,7 +237,7 @@ fn a_public_key_is_no_shared_secret() {
 fn an_ed25519_key_of_small_order_is_left_out() {
     let neutral = [&[1_u8][..], &[0; 31]].concat();
     let set = jwks(&[json!({ "kty": "OKP", "crv": "Ed25519", "x": base64url(&neutral) })]).unwrap();
-    let signature = base64url(&[&neutral[..], &[0; 32]].concat());
+    let signature = base64url([&neutral[..], &[0; 32]].concat());
     let forged = format!("{}.{}.{signature}", base64url(br#"{"alg":"EdDSA"}"#), base64url(b"{}"));
     assert_eq!(verify(&set, &forged), Err(Reason::UnknownKey));
 }

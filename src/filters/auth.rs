@@ -43,7 +43,7 @@
 //! client may be right and is not told to throw it away. A preflight that a `cors` filter of the route answers needs no credential; an upgrade to a WebSocket does.
 //!
 //! Refused when the configuration is read: settings of a kind that is not accepted, an unknown issuer, tokens without any issuer, one
-//! field for two facts, two `auth` in one chain.
+//! field for two facts, or one that clients or the gateway itself need (`Authorization`, `X-Forwarded-For`), two `auth` in one chain.
 //!
 //! Source: [RFC 9110 §11](https://www.rfc-editor.org/rfc/rfc9110#section-11),
 //! [RFC 6750](https://www.rfc-editor.org/rfc/rfc6750), [RFC 6265 §5.4](https://www.rfc-editor.org/rfc/rfc6265#section-5.4).

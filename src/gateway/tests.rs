@@ -199,6 +199,29 @@ fn what_has_to_know_the_caller_stands_behind_what_finds_out() {
 }
 
 #[test]
+fn where_listeners_trust_different_authorities_only_a_fingerprint_names_a_consumer() {
+    let problems = |second: &str, certificate: &str| {
+        let listener = |port: u16, ca: &str| {
+            let files = "certificates: [{ cert: c.pem, key: c.key }]";
+            format!("  - {{ bind: 127.0.0.1:{port}, tls: {{ {files}, client_ca: {ca} }} }}\n")
+        };
+        let text = format!(
+            "version: 1\nlisteners:\n{}{}consumers:\n  - {{ name: a, certificates: [{certificate}] }}\n",
+            listener(1, "one.pem"),
+            listener(2, second)
+        );
+        // The files are not there; that is said as well.
+        try_gateway(&text, None, &Metrics::new(10)).err().unwrap().contains("the authorities of two listeners")
+    };
+    let fingerprint = format!("{{ sha256: {} }}", "ab".repeat(32));
+    for name in ["{ subject: 'CN=a' }", "{ san: a.example }"] {
+        assert!(problems("two.pem", name), "{name}");
+        assert!(!problems("one.pem", name), "{name}");
+    }
+    assert!(!problems("two.pem", &fingerprint));
+}
+
+#[test]
 fn a_preflight_is_known_as_one_on_a_route_that_takes_every_method() {
     let route = |filters: &str| format!("routes:\n  - {{ name: a, match: /a, filters: {filters}, upstream: tasks }}\n");
     let mut request = RequestBuf::new(Method::OPTIONS, "/a");

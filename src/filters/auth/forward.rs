@@ -2,6 +2,7 @@
 
 use super::settings::ForwardSettings;
 use crate::caller::{Caller, claim_text, is_padded};
+use crate::client::is_claim;
 use crate::contract::Compiler;
 use crate::head::{HeaderName, HeaderValue, RequestHead};
 use crate::yaml::{Located, Problem};
@@ -18,14 +19,19 @@ pub struct Forward {
 }
 
 impl Forward {
-    /// Every field is kept for the gateway: no client can send it.
-    pub fn compile(written: &ForwardSettings, compiler: &mut Compiler) -> Self {
+    /// Every field is kept for the gateway: no client can send it. `credentials` are the fields that credentials stand in.
+    pub fn compile(written: &ForwardSettings, credentials: &[&str], compiler: &mut Compiler) -> Self {
         let mut taken: Vec<HeaderName> = Vec::new();
         let mut field = |written: &Located<String>, compiler: &mut Compiler| {
             let name = compiler.field_name(&written.value, written.place)?;
             if taken.contains(&name) {
                 let message = format!("`{}` would tell two things", written.value);
                 compiler.report(Problem::new(written.place, message).with_hint("give each its own field"));
+                return None;
+            }
+            if let Some(reason) = unfit(&name, credentials) {
+                let message = format!("`{}` cannot tell who calls: {reason}", written.value);
+                compiler.report(Problem::new(written.place, message).with_hint("choose a name such as X-Consumer"));
                 return None;
             }
             if written.contains('_') {
@@ -87,6 +93,16 @@ impl Forward {
         let fields = facts.into_iter().flatten().chain(self.claims.iter().map(|(_, field)| field));
         fields.for_each(|field| request.remove(field));
     }
+}
+
+/// Why a field that is kept from clients must not be this one.
+fn unfit(name: &HeaderName, credentials: &[&str]) -> Option<&'static str> {
+    if credentials.iter().any(|field| field.eq_ignore_ascii_case(name.as_str()))
+        || matches!(name.as_str(), "authorization" | "cookie")
+    {
+        return Some("clients send credentials in it, and could not any more");
+    }
+    is_claim(name.as_str()).then_some("the gateway tells something else in it, or removes it")
 }
 
 /// The outer `None`: it is there, and no field can hold it.

@@ -145,9 +145,9 @@ impl Settings for AuthSettings {
         let tokens = self.accepts(Accept::Jwt).then(|| self.jwt.clone().map(|tokens| tokens.value).unwrap_or_default());
         let places = places(keys.as_ref(), tokens.as_ref(), compiler);
         let issuers = if tokens.is_some() { self.issuers(compiler) } else { Box::default() };
-        let forward = Forward::compile(&self.forward, compiler);
-        let realm = self.realm(compiler);
         let key_header = keys.as_ref().map(|keys| keys.header.as_ref().map_or(KEY_HEADER, |header| &header.value));
+        let forward = Forward::compile(&self.forward, &[KEY_HEADER, key_header.unwrap_or(KEY_HEADER)], compiler);
+        let realm = self.realm(compiler);
         let challenges = Challenges::new(realm, places.bearer.is_some() || tokens.is_some(), key_header);
         Some(Step::filter(Auth {
             identity: Arc::clone(compiler.identity()),

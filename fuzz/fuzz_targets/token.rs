@@ -31,6 +31,7 @@ fn settings(algorithm: &str, secret: Option<&str>, public_key: Option<&str>) -> 
     IssuerSettings {
         secret: secret.map(|secret| located(secret.parse().expect("a secret"))),
         public_key: public_key.map(|key| located(key.to_owned())),
+        token_service: None,
         jwks: None,
         jwks_file: None,
         algorithms: vec![located(algorithm.to_owned())],

@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use libfuzzer_sys::{Corpus, fuzz_target};
 use tollgate::chain::Stop;
 use tollgate::clock;
-use tollgate::config::load::Config;
+use tollgate::config::load::{Attached, Config};
 use tollgate::config::{Fragment, Root};
 use tollgate::context::{Context, RequestId};
 use tollgate::gateway::{self, Gateway, Matched, Route, Services};
@@ -51,13 +51,17 @@ fuzz_target!(|text: &str| -> Corpus {
 
 fn typed(sources: &Sources, node: &Node) {
     match decode::<Root>(node) {
-        Ok(root) => compiled(sources, Config { root, fragments: Vec::new(), base: PathBuf::new() }),
+        Ok(root) => compiled(sources, config(root, Vec::new())),
         Err(problems) => show(sources, &problems),
     }
     match decode::<Fragment>(node) {
-        Ok(fragment) => compiled(sources, Config { root: EMPTY_ROOT.clone(), fragments: vec![fragment], base: PathBuf::new() }),
+        Ok(fragment) => compiled(sources, config(EMPTY_ROOT.clone(), vec![fragment])),
         Err(problems) => show(sources, &problems),
     }
+}
+
+fn config(root: Root, fragments: Vec<Fragment>) -> Config {
+    Config { root, fragments, base: PathBuf::new(), attached: Attached::new() }
 }
 
 fn compiled(sources: &Sources, config: Config) {

@@ -69,7 +69,9 @@ pub struct Guarded {
 
 impl Guarded {
     pub fn new<'a>(names: impl Iterator<Item = &'a HeaderName>) -> Self {
-        let mut names: Vec<Box<str>> = names.map(|name| name.as_str().replace('_', "-").into()).collect();
+        let dashed =
+            |name: &HeaderName| name.as_str().replace(|sent: char| u8::try_from(sent).is_ok_and(is_like_dash), "-");
+        let mut names: Vec<Box<str>> = names.map(|name| dashed(name).into()).collect();
         names.sort_unstable();
         names.dedup();
         Self { names }
@@ -324,6 +326,9 @@ mod tests {
     /// What becomes `HTTP_X_CONSUMER` on its way into a program is `X-Consumer`.
     #[test]
     fn a_guarded_name_is_known_with_any_other_byte_for_its_dash() {
+        for chosen in ["x.consumer", "x_consumer"] {
+            assert!(Guarded::new([HeaderName::from_static(chosen)].iter()).covers("x-consumer"), "{chosen}");
+        }
         let guarded = Guarded::new([HeaderName::from_static("x-consumer")].iter());
         for name in ["x-consumer", "x_consumer", "x.consumer", "x!consumer", "x~consumer"] {
             assert!(guarded.covers(name), "{name}");

@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::head::HeaderValue;
+use crate::rates::OwnRates;
 
 pub use certificate::{ClientCertificate, SubjectName};
 
@@ -34,6 +35,8 @@ pub struct Caller {
     pub expires: Option<SystemTime>,
     /// Name, roles and scopes as fields carry them.
     pub fields: CallerFields,
+    /// The rates it has in place of those that filters say.
+    pub rates: Option<Arc<OwnRates>>,
 }
 
 impl Caller {
@@ -249,6 +252,7 @@ mod tests {
             claims,
             expires: None,
             fields,
+            rates: None,
         };
         let text = |name: &str| caller.claim(name).and_then(claim_text).map(Cow::into_owned);
         assert_eq!(text("sub").as_deref(), Some("me"));

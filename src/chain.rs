@@ -16,6 +16,8 @@ pub struct Link {
     /// The chain it was taken from by `use`, or `defaults`.
     pub via: Option<Arc<str>>,
     pub calling: Calling,
+    /// The bucket that a limit counts in; such a filter leaves one [`Standing`](crate::context::Standing) for each request.
+    pub bucket: Option<Arc<str>>,
     hooks: Hooks,
     step: Step,
 }
@@ -24,15 +26,21 @@ impl Link {
     pub fn new(name: &'static str, place: Place, via: Option<Arc<str>>, step: Step) -> Self {
         let hooks = match &step {
             Step::Sync(filter) => filter.hooks(),
-            Step::Async(_) => Hooks::REQUEST,
+            Step::Async(filter) => filter.hooks(),
         };
-        Self { name, place, via, calling: Calling::Nothing, hooks, step }
+        Self { name, place, via, calling: Calling::Nothing, bucket: None, hooks, step }
     }
 
     /// The same, of a filter that has to do with who calls.
     #[must_use]
     pub fn with_calling(self, calling: Calling) -> Self {
         Self { calling, ..self }
+    }
+
+    /// The same, of a filter that counts in this bucket.
+    #[must_use]
+    pub fn with_bucket(self, bucket: Option<Arc<str>>) -> Self {
+        Self { bucket, ..self }
     }
 
     pub fn hooks(&self) -> Hooks {
@@ -120,8 +128,10 @@ impl Chain {
             return;
         }
         for link in self.links.iter().take(reached).rev() {
-            if let (Step::Sync(filter), true) = (&link.step, link.hooks.response) {
-                filter.on_response(request, response, context);
+            match &link.step {
+                _ if !link.hooks.response => {}
+                Step::Sync(filter) => filter.on_response(request, response, context),
+                Step::Async(filter) => filter.on_response(request, response, context),
             }
         }
     }

@@ -226,6 +226,15 @@ pub enum State {
     File(String),
 }
 
+impl State {
+    /// Whether several gateways may use it at a time.
+    pub fn is_shared(&self) -> bool {
+        match self {
+            Self::Memory | Self::File(_) => false,
+        }
+    }
+}
+
 /// A named set of targets.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Upstream {

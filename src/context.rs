@@ -1,8 +1,10 @@
 //! What the gateway knows about one request besides its head: who sent it, how it is called, what the route captured.
 
+use std::any::Any;
+use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use smallvec::SmallVec;
 
@@ -40,6 +42,10 @@ pub struct Context {
     pub close_on: CloseOn,
     /// A WebSocket that is refused because of its caller is accepted and closed, so that a script in a browser learns why.
     pub closes_refused_sockets: bool,
+    /// What limits said, in the order of their filters.
+    pub standings: SmallVec<[Standing; 1]>,
+    /// What is given back when the exchange ends, however it ends.
+    pub held: SmallVec<[Held; 1]>,
     /// When the head was complete.
     pub started: Instant,
 }
@@ -62,6 +68,8 @@ impl Context {
             decisions: SmallVec::new(),
             close_on: CloseOn::default(),
             closes_refused_sockets: false,
+            standings: SmallVec::new(),
+            held: SmallVec::new(),
             started,
         }
     }
@@ -77,6 +85,45 @@ pub struct Decision {
     pub kind: &'static str,
     /// Why; `ok` when there is nothing to say.
     pub reason: &'static str,
+}
+
+/// What a limit said about the request.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Standing {
+    /// The filter, by the number it got when it was compiled.
+    pub filter: u64,
+    pub outcome: Limited,
+    /// How many requests may be made at once, or in the period.
+    pub limit: u64,
+    /// How many are left.
+    pub remaining: u64,
+    /// Until all of them may be made again.
+    pub reset: Duration,
+}
+
+/// What a limit made of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limited {
+    Allowed,
+    Refused,
+    /// It would have been refused, but the limit only observes.
+    Observed,
+}
+
+/// Something that is given back when the last clone of it is dropped.
+#[derive(Clone)]
+pub struct Held(#[allow(dead_code, reason = "it is held for what its end does")] Arc<dyn Any + Send + Sync>);
+
+impl Held {
+    pub fn new(what: impl Any + Send + Sync) -> Self {
+        Self(Arc::new(what))
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Held")
+    }
 }
 
 /// What ends a WebSocket that is open. Written by the filter that lets the request in, kept by the engine.

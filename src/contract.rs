@@ -17,6 +17,7 @@ use serde::de::DeserializeOwned;
 use crate::context::Context;
 use crate::head::{HeaderName, RequestHead, ResponseHead};
 use crate::identity::{Identity, TokenService};
+use crate::limits::Limits;
 use crate::reply::websocket::POLICY_VIOLATION;
 use crate::reply::{Rejection, Reply};
 use crate::template::{FieldTemplate, Template};
@@ -83,11 +84,18 @@ pub type Pending<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
 
 /// A compiled filter whose decision has to wait for something.
 pub trait AsyncFilter: Send + Sync + 'static {
+    fn hooks(&self) -> Hooks {
+        Hooks::REQUEST
+    }
+
     /// Called on the way in, in the order of the list. Must end in bounded time.
     fn on_request<'a>(&'a self, request: &'a mut dyn RequestHead, context: &'a mut Context) -> Pending<'a>;
 
     /// What it would do, for `tollgate test` and `explain`, where nothing is waited for.
     fn preview(&self, request: &mut dyn RequestHead, context: &mut Context) -> Verdict;
+
+    /// As [`Filter::on_response`].
+    fn on_response(&self, _request: &dyn RequestHead, _response: &mut dyn ResponseHead, _context: &Context) {}
 }
 
 /// One compiled step of a chain.
@@ -159,7 +167,28 @@ pub struct Compiler {
     guarded: Vec<HeaderName>,
     hidden: Vec<Box<str>>,
     calling: Calling,
-    identity: Arc<Identity>,
+    bucket: Option<BucketUse>,
+    owner: String,
+    known: Known,
+}
+
+/// What filters and handlers are compiled against.
+#[derive(Clone, Default)]
+pub struct Known {
+    /// Consumers, issuers and roles of the configuration.
+    pub identity: Arc<Identity>,
+    /// What limits know beyond one snapshot.
+    pub limits: Arc<Limits>,
+    /// Gateways share their state: limits are kept where all of them look.
+    pub is_shared: bool,
+}
+
+/// How a limit uses its bucket. Several may use one, in the same way.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BucketUse {
+    pub name: Located<String>,
+    /// What has to be the same for all, in words.
+    pub terms: String,
 }
 
 /// What a filter has to do with who calls.
@@ -174,19 +203,40 @@ pub enum Calling {
 }
 
 impl Compiler {
-    /// `place` is where the filter or handler stands in YAML.
-    pub fn at(place: Place, identity: &Arc<Identity>) -> Self {
-        Self { place: Some(place), identity: Arc::clone(identity), ..Self::default() }
+    /// `place` is where the filter or handler stands in YAML; `owner` is unique to the entry of the list and stays the same
+    /// when others change: `chain:api`, `route:tasks.read`, `defaults`, with `#2` behind the second of its kind.
+    pub fn at(place: Place, owner: String, known: &Known) -> Self {
+        Self { place: Some(place), owner, known: known.clone(), ..Self::default() }
     }
 
     /// Consumers, issuers and roles of the configuration.
     pub fn identity(&self) -> &Arc<Identity> {
-        &self.identity
+        &self.known.identity
+    }
+
+    /// What limits know beyond one snapshot.
+    pub fn limits(&self) -> &Arc<Limits> {
+        &self.known.limits
+    }
+
+    /// Whether gateways share their state.
+    pub fn is_shared(&self) -> bool {
+        self.known.is_shared
+    }
+
+    /// The bucket of a limit that names none: its own.
+    pub fn own_bucket(&self) -> &str {
+        &self.owner
+    }
+
+    /// Notes in which bucket the filter counts.
+    pub fn bucket(&mut self, bucket: BucketUse) {
+        self.bucket = Some(bucket);
     }
 
     /// The token service that a handler speaks for, or reports that there is none.
     pub fn token_service(&mut self, name: Option<&Located<String>>) -> Option<Arc<TokenService>> {
-        let found = self.identity.token_service(name, self.place());
+        let found = self.known.identity.token_service(name, self.place());
         found.map_err(|problem| self.problems.extend(problem)).ok()
     }
 
@@ -275,6 +325,7 @@ impl Compiler {
             guarded: self.guarded,
             hidden: self.hidden,
             calling: self.calling,
+            bucket: self.bucket,
         }
     }
 }
@@ -289,6 +340,7 @@ pub struct Findings {
     /// Query parameters that no log shows.
     pub hidden: Vec<Box<str>>,
     pub calling: Calling,
+    pub bucket: Option<BucketUse>,
 }
 
 /// Why a field belongs to the gateway alone, when it does.

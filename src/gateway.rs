@@ -1,5 +1,6 @@
 //! The snapshot: one compiled, immutable configuration. A request keeps the one it started with to its end.
 
+mod buckets;
 mod callers;
 mod chains;
 mod compile;
@@ -24,6 +25,7 @@ use crate::context::{self, Context};
 use crate::handlers::Action;
 use crate::head::{Method, RequestHead};
 use crate::identity::{Identity, Shared};
+use crate::limits;
 use crate::observe::access::{AccessSettings, Hidden};
 use crate::observe::audit::AuditSettings;
 use crate::observe::metrics::{Metrics, RouteMetrics};
@@ -40,11 +42,12 @@ pub use listeners::{Listener, Tls};
 pub struct Services {
     pub metrics: Arc<Metrics>,
     pub identity: Arc<Shared>,
+    pub limits: Arc<limits::Limits>,
 }
 
 impl Services {
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, identity: Arc::default() }
+        Self { metrics, identity: Arc::default(), limits: Arc::default() }
     }
 }
 

@@ -30,7 +30,11 @@ pub mod contract;
 
 pub mod identity;
 
+pub mod limits;
+
 pub mod state;
+
+pub mod buckets;
 
 pub mod client;
 
@@ -45,6 +49,8 @@ pub mod reply;
 pub mod context;
 
 pub mod caller;
+
+pub mod rates;
 
 pub mod head;
 

@@ -21,6 +21,41 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + S
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Space(pub &'static str);
 
+/// What is to be added to a counter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spend {
+    /// Less is of no use. 0 adds nothing and only looks.
+    pub least: u64,
+    pub most: u64,
+    /// What the counter never exceeds by this.
+    pub limit: u64,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spent {
+    /// What was added: 0, or between what was asked at least and at most.
+    pub got: u64,
+    /// What the counter says now.
+    pub used: u64,
+}
+
+impl Spend {
+    /// What is added to a counter that says `used`.
+    fn from(self, used: u64) -> Spent {
+        let fits = self.limit.saturating_sub(used).min(self.most);
+        let got = if fits < self.least { 0 } else { fits };
+        Spent { got, used: used.saturating_add(got) }
+    }
+}
+
+/// What a counter says: decimal digits, and 0 where there is none.
+fn counted(value: Option<&[u8]>) -> Result<u64, StoreError> {
+    let Some(value) = value else { return Ok(0) };
+    let count = std::str::from_utf8(value).ok().and_then(|text| text.parse().ok());
+    count.ok_or_else(|| StoreError::new("an entry is no counter"))
+}
+
 /// One entry.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -59,6 +94,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Removes a value and gives it: of several at once, one gets it.
     fn take<'a>(&'a self, space: Space, key: &'a str) -> Pending<'a, Option<Vec<u8>>>;
+
+    /// Adds to a counter, kept as decimal digits, what still fits under `ask.limit`, up to `ask.most`, or nothing when that is less than `ask.least`.
+    /// One that is not there counts as 0 and then ends at `expires`; one that is keeps its end.
+    fn spend<'a>(&'a self, space: Space, key: &'a str, ask: Spend, expires: SystemTime) -> Pending<'a, Spent>;
+
+    /// Takes from a counter what was spent and not used; never below 0. One that has ended stays so.
+    fn give_back<'a>(&'a self, space: Space, key: &'a str, amount: u64) -> Pending<'a, ()>;
 
     /// Up to `limit` entries of a space in the order of their keys, from behind `after` on.
     fn list<'a>(&'a self, space: Space, after: Option<&'a str>, limit: usize) -> Pending<'a, Vec<Entry>>;

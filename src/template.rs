@@ -340,6 +340,7 @@ mod tests {
             credential: Credential::Token { issuer: "main".into(), id: None, key: 0 },
             level: Level::User,
             fields: CallerFields::new(name, &roles, &scopes).unwrap(),
+            rates: None,
             roles: roles.into(),
             scopes,
             claims,

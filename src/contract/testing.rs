@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::{AsyncFilter, Compiler, Filter, Settings, Step};
+use super::{AsyncFilter, Compiler, Filter, Known, Settings, Step};
 use crate::clock;
 use crate::context::{Context, RequestId};
 use crate::head::{HeaderName, HeaderValue, Headers, Method, RequestBuf};
@@ -24,7 +24,8 @@ pub fn step<S: Settings>(text: &str) -> Result<Step, Vec<String>> {
 
 /// The same with consumers, issuers and roles.
 pub fn step_knowing<S: Settings>(text: &str, identity: &Arc<Identity>) -> Result<Step, Vec<String>> {
-    let mut compiler = Compiler::at(Place::UNKNOWN, identity);
+    let mut compiler =
+        Compiler::at(Place::UNKNOWN, "test".to_owned(), &Known { identity: Arc::clone(identity), ..Known::default() });
     let built = super::build::<S>(&node(text), &mut compiler);
     outcome(built, compiler)
 }

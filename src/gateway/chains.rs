@@ -4,10 +4,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::chain::Link;
-use crate::contract::{Compiler, Findings};
+use crate::contract::{BucketUse, Compiler, Findings, Known};
 use crate::filters::{self, FILTERS};
 use crate::head::HeaderName;
-use crate::identity::Identity;
 use crate::yaml::{Kind, Located, Node, Place, Problem};
 
 /// A list of filters that is built, and the path parameters its templates need.
@@ -25,11 +24,13 @@ pub struct Chains<'a> {
     built: HashMap<&'a str, Built>,
     /// Chains that are being built, to find a circle.
     open: Vec<&'a str>,
-    identity: &'a Arc<Identity>,
+    known: &'a Known,
     /// Fields that some filter keeps for the gateway.
     guarded: Vec<HeaderName>,
     /// Query parameters that no log shows.
     hidden: Vec<Box<str>>,
+    /// In which buckets limits count.
+    buckets: Vec<BucketUse>,
 }
 
 /// One entry of a list of filters: `name: settings`, or just `name`.
@@ -40,12 +41,17 @@ struct Entry<'a> {
 }
 
 impl<'a> Chains<'a> {
-    pub fn new(
-        written: impl Iterator<Item = (&'a Located<String>, &'a Vec<Node>)>,
-        identity: &'a Arc<Identity>,
-    ) -> Self {
+    pub fn new(written: impl Iterator<Item = (&'a Located<String>, &'a Vec<Node>)>, known: &'a Known) -> Self {
         let written = written.map(|(name, nodes)| (name.value.as_str(), nodes.as_slice())).collect();
-        Self { written, built: HashMap::new(), open: Vec::new(), identity, guarded: Vec::new(), hidden: Vec::new() }
+        Self {
+            written,
+            built: HashMap::new(),
+            open: Vec::new(),
+            known,
+            guarded: Vec::new(),
+            hidden: Vec::new(),
+            buckets: Vec::new(),
+        }
     }
 
     /// The fields that filters of all lists built so far keep for the gateway.
@@ -58,6 +64,11 @@ impl<'a> Chains<'a> {
         self.hidden.iter().map(|name| &**name)
     }
 
+    /// In which buckets limits of all lists built so far count.
+    pub fn buckets(&self) -> &[BucketUse] {
+        &self.buckets
+    }
+
     /// Builds every named chain, so that a mistake in one that no route uses is found too.
     pub fn build_all(&mut self, problems: &mut Vec<Problem>) {
         let mut names: Vec<&'a str> = self.written.keys().copied().collect();
@@ -67,9 +78,16 @@ impl<'a> Chains<'a> {
         }
     }
 
-    /// Builds a list of filters. `via` names the chain it belongs to.
-    pub fn list(&mut self, nodes: &'a [Node], via: Option<&Arc<str>>, problems: &mut Vec<Problem>) -> Built {
+    /// Builds a list of filters. `via` names the chain it belongs to, `owner` the chain or route it is written in.
+    pub fn list(
+        &mut self,
+        nodes: &'a [Node],
+        owner: &str,
+        via: Option<&Arc<str>>,
+        problems: &mut Vec<Problem>,
+    ) -> Built {
         let mut built = Built::default();
+        let mut times: HashMap<&str, usize> = HashMap::new();
         for node in nodes {
             let entry = match Entry::read(node) {
                 Ok(entry) => entry,
@@ -85,9 +103,13 @@ impl<'a> Chains<'a> {
             }
             match FILTERS.iter().find(|filter| filter.name == entry.name) {
                 Some(filter) => {
-                    let mut compiler = Compiler::at(entry.place, self.identity);
+                    let count = times.entry(filter.name).or_default();
+                    *count = count.saturating_add(1);
+                    let owner = if *count == 1 { owner.to_owned() } else { format!("{owner}#{count}") };
+                    let mut compiler = Compiler::at(entry.place, owner, self.known);
                     let step = (filter.build)(&entry.settings, &mut compiler);
-                    let Findings { problems: mut found, path_parameters, guarded, hidden, calling } = compiler.finish();
+                    let Findings { problems: mut found, path_parameters, guarded, hidden, calling, bucket } =
+                        compiler.finish();
                     self.guarded.extend(guarded);
                     self.hidden.extend(hidden);
                     // What a filter says of itself as a whole may only follow from a mistake in one of its settings.
@@ -98,8 +120,10 @@ impl<'a> Chains<'a> {
                     built.parameters.extend(path_parameters);
                     built.incomplete |= step.is_none();
                     built.links.extend(step.map(|step| {
-                        Arc::new(Link::new(filter.name, entry.place, via.cloned(), step).with_calling(calling))
+                        let link = Link::new(filter.name, entry.place, via.cloned(), step).with_calling(calling);
+                        Arc::new(link.with_bucket(bucket.as_ref().map(|bucket| Arc::from(bucket.name.as_str()))))
                     }));
+                    self.buckets.extend(bucket);
                 }
                 None => {
                     built.incomplete = true;
@@ -144,7 +168,7 @@ impl<'a> Chains<'a> {
         }
         self.open.push(name);
         let nodes = self.written.get(name).copied().unwrap_or_default();
-        let built = self.list(nodes, Some(&Arc::from(name)), problems);
+        let built = self.list(nodes, &format!("chain:{name}"), Some(&Arc::from(name)), problems);
         self.open.pop();
         self.built.insert(name, built.clone());
         built

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::buckets;
 use super::callers;
 use super::chains::{Built, Chains};
 use super::expectations::{self, Names};
@@ -16,10 +17,9 @@ use crate::clock;
 use crate::config::load::Config;
 use crate::config::{self, Errors};
 use crate::context::Context;
-use crate::contract::{Compiler, Handler};
+use crate::contract::{Compiler, Handler, Known};
 use crate::handlers::{self, Action, HANDLERS};
 use crate::head::RequestHead;
-use crate::identity::Identity;
 use crate::lines::Target;
 use crate::observe::access::{AccessSettings, Hidden};
 use crate::observe::audit::AuditSettings;
@@ -52,16 +52,21 @@ pub fn compile(
     let settings = settings(config, previous, &mut problems);
     metrics.set_series_max(usize::try_from(config.root.metrics.series_max).unwrap_or(usize::MAX));
     let upstreams = upstreams(config, previous, metrics, &mut problems);
-    let mut chains = named_chains(config, &identity, &mut problems);
+    let known = Known {
+        identity: Arc::clone(&identity),
+        limits: Arc::clone(&services.limits),
+        is_shared: config.root.state.is_shared(),
+    };
+    let mut chains = named_chains(config, &known, &mut problems);
     chains.build_all(&mut problems);
-    let defaults = chains.list(&config.root.defaults.filters, Some(&Arc::from("defaults")), &mut problems);
-    let mut building =
-        Routes { config, identity: &identity, chains, defaults, upstreams: &upstreams, metrics, problems };
+    let defaults = chains.list(&config.root.defaults.filters, "defaults", Some(&Arc::from("defaults")), &mut problems);
+    let mut building = Routes { config, known: &known, chains, defaults, upstreams: &upstreams, metrics, problems };
     let fallback = building.fallback();
     let (routes, table) = building.build();
     let Routes { mut problems, chains, .. } = building;
     let guarded = Guarded::new(chains.guarded());
     let hidden = Hidden::new(chains.hidden());
+    buckets::check(chains.buckets(), config, &mut problems);
     let tests: Vec<&config::Test> = all(config, |fragment| &fragment.tests, &config.root.tests).collect();
     let names = Names {
         routes: all(config, |fragment| &fragment.routes, &config.root.routes).map(|route| &*route.name.value).collect(),
@@ -164,16 +169,16 @@ fn in_order(config: &Config, upstreams: &Upstreams) -> Vec<Arc<Upstream>> {
     written.filter_map(|(name, _)| upstreams.get(&name.value).cloned()).collect()
 }
 
-fn named_chains<'a>(config: &'a Config, identity: &'a Arc<Identity>, problems: &mut Vec<Problem>) -> Chains<'a> {
+fn named_chains<'a>(config: &'a Config, known: &'a Known, problems: &mut Vec<Problem>) -> Chains<'a> {
     let written = all(config, |fragment| &fragment.chains, &config.root.chains);
     let written = unique("chain", written.map(|(name, nodes)| (name, nodes)), problems);
-    Chains::new(written.into_iter(), identity)
+    Chains::new(written.into_iter(), known)
 }
 
 /// Routes in the making.
 struct Routes<'a> {
     config: &'a Config,
-    identity: &'a Arc<Identity>,
+    known: &'a Known,
     chains: Chains<'a>,
     defaults: Built,
     upstreams: &'a Upstreams,
@@ -228,7 +233,8 @@ impl<'a> Routes<'a> {
     }
 
     fn route(&mut self, written: &'a config::Route, names: Vec<Box<str>>, names_are_known: bool) -> Option<Route> {
-        let own = self.chains.list(&written.filters, None, &mut self.problems);
+        let owner = format!("route:{}", written.name.value);
+        let own = self.chains.list(&written.filters, &owner, None, &mut self.problems);
         let (action, mut parameters) = self.action(written);
         parameters.extend(self.defaults.parameters.iter().chain(&own.parameters).cloned());
         for parameter in parameters.iter().filter(|_| names_are_known) {
@@ -300,7 +306,7 @@ impl<'a> Routes<'a> {
             return (self.forward(settings), Vec::new());
         }
         let Some(entry) = HANDLERS.iter().find(|entry| entry.name == name.value) else { return (None, Vec::new()) };
-        let mut compiler = Compiler::at(name.place, self.identity);
+        let mut compiler = Compiler::at(name.place, String::new(), self.known);
         let handler = (entry.build)(settings, &mut compiler);
         let findings = compiler.finish();
         self.problems.extend(findings.problems);

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use super::Settings;
 use crate::contract::testing::{node, outcome};
-use crate::contract::{AnyHandler, Compiler, Handler};
+use crate::contract::{AnyHandler, Compiler, Handler, Known};
 use crate::yaml::Place;
 
 fn build<S: Settings>(text: &str) -> Result<AnyHandler, Vec<String>> {
-    let mut compiler = Compiler::at(Place::UNKNOWN, &Arc::default());
+    let mut compiler = Compiler::at(Place::UNKNOWN, String::new(), &Known::default());
     let built = super::build::<S>(&node(text), &mut compiler);
     outcome(built, compiler)
 }

@@ -80,6 +80,7 @@ mod tests {
             level: Level::User,
             roles: Box::default(),
             fields: CallerFields::new("a", &[], &scopes).unwrap(),
+            rates: None,
             scopes,
             claims: serde_json::Map::new(),
             expires: None,

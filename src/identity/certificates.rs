@@ -158,6 +158,7 @@ impl Consumer {
             claims: Map::new(),
             expires,
             fields: self.fields.clone(),
+            rates: None,
         }
     }
 }

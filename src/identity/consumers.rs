@@ -125,6 +125,7 @@ impl Consumer {
             claims: Map::new(),
             expires,
             fields,
+            rates: None,
         })
     }
 }

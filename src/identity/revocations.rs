@@ -149,6 +149,7 @@ mod tests {
             claims,
             expires: None,
             fields: CallerFields::new("ann", &[], &Scopes::default()).unwrap(),
+            rates: None,
         }
     }
 

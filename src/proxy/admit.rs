@@ -161,6 +161,8 @@ fn context(
         caller: None,
         challenges: None,
         decisions: SmallVec::new(),
+        standings: SmallVec::new(),
+        held: SmallVec::new(),
         close_on: CloseOn::default(),
         closes_refused_sockets: false,
         started,

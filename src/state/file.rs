@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use super::expiry::{self, Now, milliseconds};
-use super::{Entry, Pending, Space, Store, StoreError, check};
+use super::{Entry, Pending, Space, Spend, Spent, Store, StoreError, check};
 
 pub use open::OpenError;
 
@@ -119,6 +119,22 @@ impl Store for File {
         Box::pin(async move { self.ask(Operation::Take(space, key.to_owned())).await.map(Answer::value) })
     }
 
+    fn spend<'a>(&'a self, space: Space, key: &'a str, ask: Spend, expires: SystemTime) -> Pending<'a, Spent> {
+        Box::pin(async move {
+            check(key, &[])?;
+            let expires = milliseconds(expires);
+            let answer = self.ask(Operation::Spend { space, key: key.to_owned(), ask, expires }).await?;
+            if let Answer::Spent(spent) = answer { spent } else { Err(gone()) }
+        })
+    }
+
+    fn give_back<'a>(&'a self, space: Space, key: &'a str, amount: u64) -> Pending<'a, ()> {
+        Box::pin(async move {
+            let answer = self.ask(Operation::GiveBack { space, key: key.to_owned(), amount }).await?;
+            if let Answer::Spent(spent) = answer { spent.map(|_| ()) } else { Err(gone()) }
+        })
+    }
+
     fn list<'a>(&'a self, space: Space, after: Option<&'a str>, limit: usize) -> Pending<'a, Vec<Entry>> {
         let after = after.map(str::to_owned);
         Box::pin(async move { self.ask(Operation::List { space, after, limit }).await.map(Answer::entries) })
@@ -132,6 +148,8 @@ enum Operation {
     Insert { space: Space, key: String, value: Vec<u8>, expires: Option<i64> },
     Replace { space: Space, key: String, expected: Vec<u8>, value: Vec<u8> },
     Take(Space, String),
+    Spend { space: Space, key: String, ask: Spend, expires: i64 },
+    GiveBack { space: Space, key: String, amount: u64 },
     List { space: Space, after: Option<String>, limit: usize },
 }
 
@@ -146,13 +164,14 @@ enum Answer {
     Value(Option<Vec<u8>>),
     Done(bool),
     Entries(Vec<Entry>),
+    Spent(Result<Spent, StoreError>),
 }
 
 impl Answer {
     fn value(self) -> Option<Vec<u8>> {
         match self {
             Self::Value(value) => value,
-            Self::Done(_) | Self::Entries(_) => None,
+            Self::Done(_) | Self::Entries(_) | Self::Spent(_) => None,
         }
     }
 
@@ -163,7 +182,7 @@ impl Answer {
     fn entries(self) -> Vec<Entry> {
         match self {
             Self::Entries(entries) => entries,
-            Self::Value(_) | Self::Done(_) => Vec::new(),
+            Self::Value(_) | Self::Done(_) | Self::Spent(_) => Vec::new(),
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use super::expiry::{self, Now, milliseconds};
-use super::{Entry, Pending, Space, Store, StoreError, check};
+use super::{Entry, Pending, Space, Spend, Spent, Store, StoreError, check, counted};
 
 /// How much a [`Memory`] may hold.
 #[derive(Clone, Copy, Debug)]
@@ -150,6 +150,46 @@ impl Store for Memory {
             let mut shard = self.shard(space, key);
             let there = shard.get(space, key, now).is_some();
             Ok(shard.remove(space, key, &self.usage).filter(|_| there).map(|item| item.value))
+        })
+    }
+
+    fn spend<'a>(&'a self, space: Space, key: &'a str, ask: Spend, expires: SystemTime) -> Pending<'a, Spent> {
+        Box::pin(async move {
+            check(key, &[])?;
+            let mut outcome = Ok(Spent { got: 0, used: 0 });
+            self.write(space, key, |shard, now| {
+                let item = shard.get(space, key, now);
+                let ends = item.map_or(Some(milliseconds(expires)), |item| item.expires);
+                outcome = counted(item.map(|item| &*item.value)).map(|used| ask.from(used));
+                match &outcome {
+                    Ok(Spent { got: 1.., used }) => {
+                        shard.set(space, key, used.to_string().as_bytes(), ends, &self.usage)
+                    }
+                    _ => Ok(()),
+                }
+            })?;
+            outcome
+        })
+    }
+
+    fn give_back<'a>(&'a self, space: Space, key: &'a str, amount: u64) -> Pending<'a, ()> {
+        Box::pin(async move {
+            let mut outcome = Ok(());
+            self.write(space, key, |shard, now| {
+                let Some(item) = shard.get(space, key, now) else { return Ok(()) };
+                let ends = item.expires;
+                match counted(Some(&item.value)) {
+                    Ok(used) => {
+                        let left = used.saturating_sub(amount).to_string();
+                        shard.set(space, key, left.as_bytes(), ends, &self.usage)
+                    }
+                    Err(error) => {
+                        outcome = Err(error);
+                        Ok(())
+                    }
+                }
+            })?;
+            outcome
         })
     }
 

@@ -20,6 +20,7 @@ fn caller() -> Caller {
         credential: Credential::Token { issuer: "main".into(), id: None, key: 0 },
         level: Level::Service,
         fields: CallerFields::new("dashboard", &roles, &scopes).unwrap(),
+        rates: None,
         roles: roles.into(),
         scopes,
         claims,

@@ -1,6 +1,7 @@
 use super::*;
 use crate::caller::{CallerFields, Credential, Level};
 use crate::context::Captures;
+use crate::contract::Known;
 use crate::contract::testing::{context, node, outcome, request};
 use crate::identity::{ConsumerSettings, RoleSettings, Shared, Written};
 use crate::state::{Limits, Memory};
@@ -31,7 +32,8 @@ fn identity() -> Arc<Identity> {
 }
 
 fn build(settings: &str, identity: &Arc<Identity>) -> Result<AnyHandler, Vec<String>> {
-    let mut compiler = Compiler::at(Place::UNKNOWN, identity);
+    let mut compiler =
+        Compiler::at(Place::UNKNOWN, String::new(), &Known { identity: Arc::clone(identity), ..Known::default() });
     let built = super::super::build::<ApiKeysSettings>(&node(settings), &mut compiler);
     outcome(built, compiler)
 }
@@ -49,6 +51,7 @@ fn caller(roles: &[&str], scopes: &[&str], level: Level) -> Arc<Caller> {
         claims: serde_json::Map::new(),
         expires: None,
         fields,
+        rates: None,
     })
 }
 
@@ -365,7 +368,7 @@ async fn what_is_not_there_is_not_there() {
 
 #[tokio::test]
 async fn without_a_store_nothing_is_made() {
-    let mut compiler = Compiler::at(Place::UNKNOWN, &Arc::default());
+    let mut compiler = Compiler::at(Place::UNKNOWN, String::new(), &Known::default());
     let built = super::super::build::<ApiKeysSettings>(&node("{}"), &mut compiler);
     let Ok(AnyHandler::Async(handler)) = outcome(built, compiler) else { panic!("it waits") };
     let api = Api { handler, identity: Arc::default() };

@@ -99,6 +99,7 @@ impl Rules {
             claims,
             expires: Some(expires),
             fields,
+            rates: None,
         };
         Ok(Verified { caller, from })
     }

@@ -149,6 +149,7 @@ impl ManagedKey {
                 claims: Map::new(),
                 expires: Some(expires),
                 fields: fields.clone(),
+                rates: None,
             })
         };
         Some(Callers {

@@ -5,7 +5,7 @@ use super::*;
 use crate::caller::{Credential, Scopes};
 use crate::contract::testing::node;
 use crate::identity::{RoleSettings, Shared, Written};
-use crate::state::{Entry, Limits, Memory, Pending};
+use crate::state::{Entry, Limits, Memory, Pending, Spend, Spent};
 use crate::yaml::{Named, decode};
 
 const NEVER: u64 = 10_000_000_000;
@@ -81,6 +81,12 @@ impl Store for Fragile {
     }
     fn take<'a>(&'a self, space: Space, key: &'a str) -> Pending<'a, Option<Vec<u8>>> {
         self.or_fail(|| self.inner.take(space, key))
+    }
+    fn spend<'a>(&'a self, space: Space, key: &'a str, ask: Spend, expires: SystemTime) -> Pending<'a, Spent> {
+        self.or_fail(|| self.inner.spend(space, key, ask, expires))
+    }
+    fn give_back<'a>(&'a self, space: Space, key: &'a str, amount: u64) -> Pending<'a, ()> {
+        self.or_fail(|| self.inner.give_back(space, key, amount))
     }
     fn list<'a>(&'a self, space: Space, after: Option<&'a str>, limit: usize) -> Pending<'a, Vec<Entry>> {
         self.or_fail(|| self.inner.list(space, after, limit))

@@ -31,7 +31,7 @@ fn each_form_has_its_shapes() {
 #[test]
 fn parameters_are_named_from_left_to_right() {
     let pattern = PathPattern::parse("/{b}/x/{_a1}/{*rest}").unwrap();
-    assert_eq!(pattern.parameters(), ["b".into(), "_a1".into(), "rest".into()]);
+    assert_eq!(pattern.parameters(), ["b", "_a1", "rest"].map(Box::<str>::from));
     assert_eq!(pattern.to_string(), "/{b}/x/{_a1}/{*rest}");
     assert!(!pattern.ends_with_slash());
     assert!(PathPattern::parse("/a/").unwrap().ends_with_slash());

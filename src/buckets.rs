@@ -1,10 +1,32 @@
 //! Token buckets: what a limiter does, and the limiter in memory.
+//!
+//! # Why this is not the crate `governor`
+//!
+//! governor's GCRA is right for one quota, and it is the oracle that the tests of [`Level`] are held against. It is not
+//! what runs here, because a limit needs what it does not have:
+//! - a limiter of it has one quota for all its keys; here the rates differ by role, consumer and key within one bucket name;
+//! - several rates cannot be charged all or none: the second one's refusal leaves the first one charged;
+//! - there is no look without taking, and none that takes between this and that many;
+//! - its state is a time, which means something else as soon as the quota changes: what is used up would be lost or multiplied
+//!   by a reload;
+//! - one key can neither be shown, reset, nor found among those that use the most;
+//! - its store of keys has no bound: a flood of addresses grows it until somebody calls `retain_recent`, which walks everything
+//!   and keeps whatever is recent.
 
-use std::collections::HashMap;
+mod level;
+mod local;
+mod shard;
+
+use std::borrow::Cow;
+use std::fmt::Write as _;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+
+use sha2::{Digest, Sha256};
 
 use crate::rates::{Ask, Drawn, Rates};
+
+pub use level::Level;
+pub use local::{BUCKETS_MAX, Local};
 
 /// What a [`Limiter`] returns.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, LimiterError>> + Send + 'a>>;
@@ -12,9 +34,31 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, LimiterError>> +
 /// Which bucket: the name of the limit, and whose it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Key<'a> {
+    /// A name that the configuration gives: there are few of them.
     pub bucket: &'a str,
     /// `consumer=dashboard`, `ip=192.0.2.0/24`; empty where all share one.
     pub who: &'a str,
+}
+
+/// Longest [`Key::who`] that is kept as it is, in bytes.
+pub const WHO_BYTES_MAX: usize = 160;
+
+/// As much of a longer text is kept for people to read.
+const WHO_BYTES_SHOWN: usize = 64;
+
+/// `who` in at most [`WHO_BYTES_MAX`] bytes: of a longer one the beginning and the SHA-256 of it all. Clients choose it where a
+/// limit counts by a header field; a million long ones must not fill the memory. Shortened twice is shortened once.
+pub fn short(who: &str) -> Cow<'_, str> {
+    if who.len() <= WHO_BYTES_MAX {
+        return Cow::Borrowed(who);
+    }
+    let mut short = who.get(..who.floor_char_boundary(WHO_BYTES_SHOWN)).unwrap_or_default().to_owned();
+    short.push_str("…sha256:");
+    for byte in Sha256::digest(who) {
+        // Writing to a string does not fail.
+        let _ = write!(short, "{byte:02x}");
+    }
+    Cow::Owned(short)
 }
 
 /// A bucket as an operator sees it.
@@ -46,23 +90,5 @@ pub trait Limiter: Send + Sync + 'static {
 #[error("the limiter failed: {0}")]
 pub struct LimiterError(pub String);
 
-/// Buckets in memory.
-#[derive(Default)]
-pub struct Local {
-    buckets: Mutex<HashMap<(String, String), Vec<f64>>>,
-}
-
-impl Local {
-    /// Takes tokens from a bucket at once.
-    pub fn draw(&self, key: Key<'_>, rates: &Rates, ask: Ask, now: std::time::Instant) -> Drawn {
-        let _ = (now, key, rates, ask, self.buckets.lock().unwrap_or_else(PoisonError::into_inner));
-        Drawn {
-            got: ask.most,
-            admitted: true,
-            limit: rates.capacity_min(),
-            remaining: 0.0,
-            full_in: std::time::Duration::ZERO,
-            retry_in: std::time::Duration::ZERO,
-        }
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -18,6 +18,8 @@ pub struct Link {
     pub calling: Calling,
     /// The bucket that a limit counts in; such a filter leaves one [`Standing`](crate::context::Standing) for each request.
     pub bucket: Option<Arc<str>>,
+    /// What the filter writes into [`Standing::filter`](crate::context::Standing::filter).
+    pub number: u64,
     hooks: Hooks,
     step: Step,
 }
@@ -28,7 +30,7 @@ impl Link {
             Step::Sync(filter) => filter.hooks(),
             Step::Async(filter) => filter.hooks(),
         };
-        Self { name, place, via, calling: Calling::Nothing, bucket: None, hooks, step }
+        Self { name, place, via, calling: Calling::Nothing, bucket: None, number: 0, hooks, step }
     }
 
     /// The same, of a filter that has to do with who calls.
@@ -37,10 +39,10 @@ impl Link {
         Self { calling, ..self }
     }
 
-    /// The same, of a filter that counts in this bucket.
+    /// The same, of a filter that counts in this bucket and has this number.
     #[must_use]
-    pub fn with_bucket(self, bucket: Option<Arc<str>>) -> Self {
-        Self { bucket, ..self }
+    pub fn with_bucket(self, bucket: Option<Arc<str>>, number: u64) -> Self {
+        Self { bucket, number, ..self }
     }
 
     pub fn hooks(&self) -> Hooks {
@@ -50,7 +52,7 @@ impl Link {
     /// Runs the request hook without waiting for anything.
     pub fn preview(&self, request: &mut dyn RequestHead, context: &mut Context) -> Verdict {
         match &self.step {
-            Step::Sync(filter) if self.hooks.request => filter.on_request(request, context),
+            Step::Sync(filter) if self.hooks.request => filter.preview(request, context),
             Step::Sync(_) => Verdict::Continue,
             Step::Async(filter) => filter.preview(request, context),
         }

@@ -1,15 +1,19 @@
 //! What the gateway knows about one request besides its head: who sent it, how it is called, what the route captured.
 
+mod standing;
+
 use std::any::Any;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use smallvec::SmallVec;
 
 use crate::caller::{Caller, ClientCertificate};
 use crate::head::HeaderValue;
+
+pub use standing::{Limited, Policy, Standing};
 
 /// The context of one request, from its first byte to its last log line.
 #[derive(Clone, Debug)]
@@ -85,29 +89,6 @@ pub struct Decision {
     pub kind: &'static str,
     /// Why; `ok` when there is nothing to say.
     pub reason: &'static str,
-}
-
-/// What a limit said about the request.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Standing {
-    /// The filter, by the number it got when it was compiled.
-    pub filter: u64,
-    pub outcome: Limited,
-    /// How many requests may be made at once, or in the period.
-    pub limit: u64,
-    /// How many are left.
-    pub remaining: u64,
-    /// Until all of them may be made again.
-    pub reset: Duration,
-}
-
-/// What a limit made of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Limited {
-    Allowed,
-    Refused,
-    /// It would have been refused, but the limit only observes.
-    Observed,
 }
 
 /// Something that is given back when the last clone of it is dropped.

@@ -74,6 +74,12 @@ pub trait Filter: Send + Sync + 'static {
         Verdict::Continue
     }
 
+    /// What the request hook would do, for `tollgate test` and `explain`: whoever changes something beyond the request (takes
+    /// from a bucket, that is) must not do so here.
+    fn preview(&self, request: &mut dyn RequestHead, context: &mut Context) -> Verdict {
+        self.on_request(request, context)
+    }
+
     /// Called on the way out, in reverse order, for every response: the upstream's, a handler's, a later filter's refusal.
     /// Not called on the response this filter authored itself. `request` is the request as the chain left it.
     fn on_response(&self, _request: &dyn RequestHead, _response: &mut dyn ResponseHead, _context: &Context) {}
@@ -168,6 +174,7 @@ pub struct Compiler {
     hidden: Vec<Box<str>>,
     calling: Calling,
     bucket: Option<BucketUse>,
+    number: u64,
     owner: String,
     known: Known,
 }
@@ -206,7 +213,7 @@ impl Compiler {
     /// `place` is where the filter or handler stands in YAML; `owner` is unique to the entry of the list and stays the same
     /// when others change: `chain:api`, `route:tasks.read`, `defaults`, with `#2` behind the second of its kind.
     pub fn at(place: Place, owner: String, known: &Known) -> Self {
-        Self { place: Some(place), owner, known: known.clone(), ..Self::default() }
+        Self { place: Some(place), owner, number: known.limits.number(), known: known.clone(), ..Self::default() }
     }
 
     /// Consumers, issuers and roles of the configuration.
@@ -227,6 +234,11 @@ impl Compiler {
     /// The bucket of a limit that names none: its own.
     pub fn own_bucket(&self) -> &str {
         &self.owner
+    }
+
+    /// The number of the filter: what it writes into [`Standing::filter`](crate::context::Standing::filter).
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// Notes in which bucket the filter counts.
@@ -326,6 +338,7 @@ impl Compiler {
             hidden: self.hidden,
             calling: self.calling,
             bucket: self.bucket,
+            number: self.number,
         }
     }
 }
@@ -341,6 +354,8 @@ pub struct Findings {
     pub hidden: Vec<Box<str>>,
     pub calling: Calling,
     pub bucket: Option<BucketUse>,
+    /// The number of the filter.
+    pub number: u64,
 }
 
 /// Why a field belongs to the gateway alone, when it does.

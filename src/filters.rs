@@ -8,6 +8,7 @@ mod auth;
 mod cors;
 mod fault;
 mod headers;
+mod rate_limit;
 mod require;
 mod rewrite;
 mod security_headers;
@@ -22,6 +23,7 @@ pub static FILTERS: &[Entry] = &[
     Entry::of::<cors::CorsSettings>(),
     Entry::of::<fault::FaultSettings>(),
     Entry::of::<headers::HeadersSettings>(),
+    Entry::of::<rate_limit::RateLimitSettings>(),
     Entry::of::<require::RequireSettings>(),
     Entry::of::<rewrite::RewriteSettings>(),
     Entry::of::<security_headers::SecurityHeadersSettings>(),

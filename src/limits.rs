@@ -1,5 +1,9 @@
 //! Limits on what callers may do: what all snapshots of a process have in common.
 
+pub mod fields;
+pub mod per;
+
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::buckets::{Limiter, Local};
@@ -11,6 +15,7 @@ pub struct Limits {
     /// Buckets of this gateway alone.
     pub local: Local,
     shared: OnceLock<Shared>,
+    numbers: AtomicU64,
 }
 
 /// Where counts are kept that outlive the process, or that gateways share.
@@ -25,6 +30,11 @@ impl Limits {
     /// Hands in the state store, once it is open. The first one stays.
     pub fn attach(&self, shared: Shared) {
         let _ = self.shared.set(shared);
+    }
+
+    /// A number that no other filter of this process has.
+    pub fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
     }
 
     /// What was handed in. In `tollgate check`, `test` and `explain` there is none.

@@ -28,18 +28,35 @@ impl Rate {
         elapsed.as_secs_f64() / self.period.as_secs_f64() * self.count
     }
 
-    /// How long it takes until so many tokens have flown back.
+    /// How long it takes until so many tokens have flown back, to the nanosecond; whoever waits that long does find them,
+    /// within [`TOLERANCE`].
     pub fn time_for(&self, tokens: f64) -> Duration {
-        Duration::try_from_secs_f64(tokens.max(0.0) / self.count * self.period.as_secs_f64()).unwrap_or(Duration::MAX)
+        if tokens <= 0.0 {
+            return Duration::ZERO;
+        }
+        let token_nanos = self.period.as_secs_f64() * 1e9 / self.count;
+        // To the nearest nanosecond, but upwards where a part of one matters: at a billion a second it is a token.
+        let nanos = (tokens * token_nanos - (TOLERANCE / 2.0 * token_nanos).min(0.5)).ceil();
+        if nanos < EXACT_NANOS_MAX {
+            return Duration::from_nanos(nanos as u64);
+        }
+        Duration::try_from_secs_f64(nanos / 1e9).unwrap_or(Duration::MAX)
     }
 }
 
-/// The rates of one limit, the shortest period first. All must pass.
+/// What may be missing for a token to count as one: sums of fractions are never exact.
+pub const TOLERANCE: f64 = 1e-6;
+
+/// From 292 years on nobody counts nanoseconds.
+const EXACT_NANOS_MAX: f64 = 9.2e18;
+
+/// The rates of one limit, the shortest period first. All must pass. A clone is the same rates, not a copy.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Rates(Box<[Rate]>);
+pub struct Rates(Arc<[Rate]>);
 
 impl Rates {
-    /// `burst` is the capacity of the rate with the shortest period; any other has its count. `None` without a rate.
+    /// `burst` is the capacity of the rate with the shortest period; any other has its count. `None` without a rate, or with
+    /// more than [`RATES_MAX`].
     pub fn new(rates: impl IntoIterator<Item = types::Rate>, burst: Option<u64>) -> Option<Self> {
         let mut rates: Vec<types::Rate> = rates.into_iter().collect();
         rates.sort_by_key(|rate| rate.per);
@@ -47,8 +64,8 @@ impl Rates {
             let capacity = burst.filter(|_| index == 0).unwrap_or(rate.count);
             Rate { count: rate.count as f64, period: rate.per, capacity: capacity as f64 }
         });
-        let compiled: Box<[Rate]> = compiled.collect();
-        (!compiled.is_empty()).then_some(Self(compiled))
+        let compiled: Arc<[Rate]> = compiled.collect();
+        (1..=RATES_MAX).contains(&compiled.len()).then_some(Self(compiled))
     }
 
     /// The same rates for somebody who has `factor` of them.
@@ -60,6 +77,11 @@ impl Rates {
 
     pub fn as_slice(&self) -> &[Rate] {
         &self.0
+    }
+
+    /// Whether both are clones of one: what is quickly told and nearly always so.
+    pub fn is(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// The least that a bucket of these rates can hold.

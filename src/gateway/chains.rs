@@ -108,8 +108,9 @@ impl<'a> Chains<'a> {
                     let owner = if *count == 1 { owner.to_owned() } else { format!("{owner}#{count}") };
                     let mut compiler = Compiler::at(entry.place, owner, self.known);
                     let step = (filter.build)(&entry.settings, &mut compiler);
-                    let Findings { problems: mut found, path_parameters, guarded, hidden, calling, bucket } =
-                        compiler.finish();
+                    let findings = compiler.finish();
+                    let Findings { problems: mut found, path_parameters, guarded, hidden, calling, bucket, number } =
+                        findings;
                     self.guarded.extend(guarded);
                     self.hidden.extend(hidden);
                     // What a filter says of itself as a whole may only follow from a mistake in one of its settings.
@@ -121,7 +122,8 @@ impl<'a> Chains<'a> {
                     built.incomplete |= step.is_none();
                     built.links.extend(step.map(|step| {
                         let link = Link::new(filter.name, entry.place, via.cloned(), step).with_calling(calling);
-                        Arc::new(link.with_bucket(bucket.as_ref().map(|bucket| Arc::from(bucket.name.as_str()))))
+                        let bucket = bucket.as_ref().map(|bucket| Arc::from(bucket.name.as_str()));
+                        Arc::new(link.with_bucket(bucket, number))
                     }));
                     self.buckets.extend(bucket);
                 }

@@ -1,0 +1,261 @@
+//! Buckets in the memory of one gateway: sharded, bounded, swept.
+
+use std::collections::HashSet;
+use std::future::ready;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use super::shard::Shard;
+use super::{Key, Level, Limiter, Pending, Seen, short};
+use crate::clock;
+use crate::rates::{Ask, Drawn, Rates};
+
+/// Most buckets when nothing is said.
+pub const BUCKETS_MAX: usize = 1_000_000;
+
+/// Shards, so that cores seldom wait for each other.
+const SHARDS: usize = 256;
+/// Buckets that are looked at for each new one. More than one, so that sweeping is faster than coming.
+const SWEPT_PER_INSERT: usize = 4;
+/// Buckets that are looked at before a lock is let go.
+const SWEPT_AT_ONCE: usize = 256;
+/// Names that are kept before those are forgotten that no bucket has.
+const NAMES_KEPT: usize = 1_024;
+
+/// Buckets in memory, at most so many as [`set_max`](Self::set_max) says.
+///
+/// A bucket that is as good as new takes no room for long: requests sweep such buckets on their way. When there is no room for
+/// a new one, a bucket makes place that is missed little: as good as new, or of a random sample the one of which the smallest
+/// share is in use. So a flood of addresses, each seen once, drives out its own, neither those that are used up, nor is a
+/// newcomer refused. Keys are hashed with a secret of the process: nobody chooses keys that meet in one shard.
+///
+/// The methods that take `now` do their work at once; those of [`Limiter`] are the same, and read the clock.
+pub struct Local {
+    shards: Box<[Mutex<Shard>]>,
+    hasher: RandomState,
+    names: RwLock<Names>,
+    /// Buckets in all shards.
+    count: AtomicUsize,
+    max: AtomicUsize,
+    origin: Instant,
+}
+
+impl Default for Local {
+    fn default() -> Self {
+        Self {
+            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            hasher: RandomState::new(),
+            names: RwLock::default(),
+            count: AtomicUsize::new(0),
+            max: AtomicUsize::new(BUCKETS_MAX),
+            origin: clock::now(),
+        }
+    }
+}
+
+impl Local {
+    /// Takes tokens from a bucket.
+    pub fn draw(&self, key: Key<'_>, rates: &Rates, ask: Ask, now: Instant) -> Drawn {
+        let now = self.moment(now);
+        let who = short(key.who);
+        let key = Key { who: &who, ..key };
+        let hash = self.hasher.hash_one(key);
+        loop {
+            if let Some(drawn) = self.try_draw(hash, key, rates, ask, now) {
+                return drawn;
+            }
+            // The shard is empty although all of them together are full.
+            self.evict_anywhere(now);
+        }
+    }
+
+    /// One bucket; `None` while nothing of it is in use.
+    pub fn show(&self, key: Key<'_>, now: Instant) -> Option<Seen> {
+        let now = self.moment(now);
+        let who = short(key.who);
+        let key = Key { who: &who, ..key };
+        let hash = self.hasher.hash_one(key);
+        let mut shard = self.shard(hash);
+        let level = shard.find(hash, key).filter(|level| level.share(now) > 0.0)?;
+        Some(Seen { bucket: key.bucket.to_owned(), who: key.who.to_owned(), used: level.used(now).collect() })
+    }
+
+    /// Fills a bucket. `false` when nothing of it was in use.
+    pub fn reset(&self, key: Key<'_>, now: Instant) -> bool {
+        let who = short(key.who);
+        let key = Key { who: &who, ..key };
+        let hash = self.hasher.hash_one(key);
+        let removed = self.shard(hash).remove(hash, key);
+        self.count.fetch_sub(usize::from(removed.is_some()), Ordering::Relaxed);
+        removed.is_some_and(|level| level.share(self.moment(now)) > 0.0)
+    }
+
+    /// The buckets of one limit of which the largest share is in use. What changes meanwhile may be left out.
+    pub fn top(&self, bucket: &str, most: usize, now: Instant) -> Vec<Seen> {
+        let now = self.moment(now);
+        let name = self.names.read().unwrap_or_else(PoisonError::into_inner).known.get(bucket).cloned();
+        let Some(name) = name else { return Vec::new() };
+        let mut found = Vec::new();
+        let mut enough = 0.0;
+        for shard in &self.shards {
+            let mut start: usize = 0;
+            while start < locked(shard).len() {
+                let end = start.saturating_add(SWEPT_AT_ONCE);
+                found.extend(locked(shard).busy(&name, start..end, enough, now));
+                start = end;
+                if found.len() > most.saturating_mul(2) {
+                    keep_busiest(&mut found, most);
+                    enough = found.last().map_or(enough, |(share, _)| *share);
+                }
+            }
+        }
+        keep_busiest(&mut found, most);
+        found.into_iter().map(|(_, seen)| seen).collect()
+    }
+
+    /// Removes all buckets that are as good as new, and gives back their memory: how many. Takes about a tenth of a second for a
+    /// million; no lock is held for longer than a few microseconds.
+    pub fn sweep(&self, now: Instant) -> usize {
+        let now = self.moment(now);
+        let sweep = |shard: &Mutex<Shard>| {
+            let turns = locked(shard).len().div_ceil(SWEPT_AT_ONCE);
+            (0..turns).map(|_| self.removed(locked(shard).sweep(SWEPT_AT_ONCE, now))).sum::<usize>()
+        };
+        self.shards.iter().map(sweep).sum()
+    }
+
+    /// How many buckets there may be: at least 1. Those that are too many go at once, those that are missed least first.
+    pub fn set_max(&self, max: usize, now: Instant) {
+        self.max.store(max.max(1), Ordering::Relaxed);
+        while self.len() > max.max(1) {
+            self.evict_anywhere(self.moment(now));
+        }
+    }
+
+    /// Buckets that take room, those included that are as good as new and not swept yet.
+    pub fn len(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// For how many buckets memory is held.
+    pub fn capacity(&self) -> usize {
+        self.shards.iter().map(|shard| locked(shard).capacity()).sum()
+    }
+
+    /// `None` when there is no room for a new bucket, nor one in this shard that could make place.
+    fn try_draw(&self, hash: u64, key: Key<'_>, rates: &Rates, ask: Ask, now: Duration) -> Option<Drawn> {
+        let mut shard = self.shard(hash);
+        if let Some(level) = shard.find(hash, key) {
+            let drawn = level.draw(rates, ask, now);
+            self.removed(shard.sweep_on_hit(now));
+            return Some(drawn);
+        }
+        let mut level = Level::full(rates, now);
+        let drawn = level.draw(rates, ask, now);
+        if drawn.got > 0.0 {
+            self.removed(shard.sweep(SWEPT_PER_INSERT, now));
+            if !self.takes_room() && !shard.evict(now) {
+                return None;
+            }
+            shard.insert(hash, self.name(key.bucket), key.who, level);
+        }
+        Some(drawn)
+    }
+
+    /// Counts one more, if there is room for it.
+    fn takes_room(&self) -> bool {
+        let max = self.max.load(Ordering::Relaxed);
+        let more = |count: usize| (count < max).then(|| count.saturating_add(1));
+        self.count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    fn removed(&self, count: usize) -> usize {
+        if count > 0 {
+            self.count.fetch_sub(count, Ordering::Relaxed);
+        }
+        count
+    }
+
+    /// Removes one bucket of any shard.
+    fn evict_anywhere(&self, now: Duration) {
+        let first = fastrand::usize(..SHARDS);
+        let shards = self.shards.iter().cycle().skip(first).take(SHARDS);
+        let evicted = shards.into_iter().any(|shard| locked(shard).evict(now));
+        self.removed(usize::from(evicted));
+    }
+
+    /// The one copy of a name that all its buckets share.
+    fn name(&self, name: &str) -> Arc<str> {
+        let known = self.names.read().unwrap_or_else(PoisonError::into_inner).known.get(name).cloned();
+        known.unwrap_or_else(|| self.names.write().unwrap_or_else(PoisonError::into_inner).add(name))
+    }
+
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Shard> {
+        // The table of a shard goes by the lowest and the highest bits.
+        let index = (hash >> 32) as usize % SHARDS;
+        // The remainder is always an index; the first shard is never taken in its place.
+        #[allow(clippy::indexing_slicing, reason = "there are SHARDS shards")]
+        locked(self.shards.get(index).unwrap_or(&self.shards[0]))
+    }
+
+    fn moment(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.origin)
+    }
+}
+
+impl Limiter for Local {
+    fn draw<'a>(&'a self, key: Key<'a>, rates: &'a Rates, ask: Ask) -> Pending<'a, Drawn> {
+        Box::pin(ready(Ok(Self::draw(self, key, rates, ask, clock::now()))))
+    }
+
+    fn show<'a>(&'a self, key: Key<'a>) -> Pending<'a, Option<Seen>> {
+        Box::pin(ready(Ok(Self::show(self, key, clock::now()))))
+    }
+
+    fn reset<'a>(&'a self, key: Key<'a>) -> Pending<'a, bool> {
+        Box::pin(ready(Ok(Self::reset(self, key, clock::now()))))
+    }
+
+    fn top<'a>(&'a self, bucket: &'a str, most: usize) -> Pending<'a, Vec<Seen>> {
+        Box::pin(ready(Ok(Self::top(self, bucket, most, clock::now()))))
+    }
+}
+
+/// Names of limits that have buckets.
+#[derive(Default)]
+struct Names {
+    known: HashSet<Arc<str>>,
+    /// How many there may be before those are forgotten that no bucket has: the configuration may give others at each reload.
+    kept: usize,
+}
+
+impl Names {
+    fn add(&mut self, name: &str) -> Arc<str> {
+        if let Some(known) = self.known.get(name) {
+            return Arc::clone(known);
+        }
+        if self.known.len() >= self.kept.max(NAMES_KEPT) {
+            self.known.retain(|name| Arc::strong_count(name) > 1);
+            self.kept = self.known.len().saturating_mul(2);
+        }
+        let name: Arc<str> = name.into();
+        self.known.insert(Arc::clone(&name));
+        name
+    }
+}
+
+fn locked(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
+    shard.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The `most` of which the largest share is in use, in this order.
+fn keep_busiest(found: &mut Vec<(f64, Seen)>, most: usize) {
+    found.sort_by(|(a, one), (b, other)| b.total_cmp(a).then_with(|| one.who.cmp(&other.who)));
+    found.truncate(most);
+}

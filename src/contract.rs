@@ -74,8 +74,8 @@ pub trait Filter: Send + Sync + 'static {
         Verdict::Continue
     }
 
-    /// What the request hook would do, for `tollgate test` and `explain`: whoever changes something beyond the request (takes
-    /// from a bucket, that is) must not do so here.
+    /// What it would do, for `tollgate test`, `explain` and the tests of a reload. What is shared with real requests must
+    /// not notice: a filter that counts says here what it would say if nobody else were there.
     fn preview(&self, request: &mut dyn RequestHead, context: &mut Context) -> Verdict {
         self.on_request(request, context)
     }
@@ -175,6 +175,7 @@ pub struct Compiler {
     calling: Calling,
     bucket: Option<BucketUse>,
     number: u64,
+    shared_bucket: Option<BucketUse>,
     owner: String,
     known: Known,
 }
@@ -244,6 +245,12 @@ impl Compiler {
     /// Notes in which bucket the filter counts.
     pub fn bucket(&mut self, bucket: BucketUse) {
         self.bucket = Some(bucket);
+    }
+
+    /// Notes a bucket that others may use in the same way only, by a filter that leaves no
+    /// [`Standing`](crate::context::Standing).
+    pub fn shared_bucket(&mut self, bucket: BucketUse) {
+        self.shared_bucket = Some(bucket);
     }
 
     /// The token service that a handler speaks for, or reports that there is none.
@@ -339,6 +346,7 @@ impl Compiler {
             calling: self.calling,
             bucket: self.bucket,
             number: self.number,
+            shared_bucket: self.shared_bucket,
         }
     }
 }
@@ -356,6 +364,8 @@ pub struct Findings {
     pub bucket: Option<BucketUse>,
     /// The number of the filter.
     pub number: u64,
+    /// A bucket that others may use, of a filter that leaves no standing.
+    pub shared_bucket: Option<BucketUse>,
 }
 
 /// Why a field belongs to the gateway alone, when it does.

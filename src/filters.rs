@@ -5,6 +5,7 @@
 
 mod allow_ips;
 mod auth;
+mod concurrency;
 mod cors;
 mod fault;
 mod headers;
@@ -20,6 +21,7 @@ use crate::contract::Entry;
 pub static FILTERS: &[Entry] = &[
     Entry::of::<allow_ips::AllowIpsSettings>(),
     Entry::of::<auth::AuthSettings>(),
+    Entry::of::<concurrency::ConcurrencySettings>(),
     Entry::of::<cors::CorsSettings>(),
     Entry::of::<fault::FaultSettings>(),
     Entry::of::<headers::HeadersSettings>(),

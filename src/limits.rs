@@ -2,10 +2,12 @@
 
 pub mod fields;
 pub mod per;
+pub mod permits;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use self::permits::Permits;
 use crate::buckets::{Limiter, Local};
 use crate::state::Store;
 
@@ -14,6 +16,8 @@ use crate::state::Store;
 pub struct Limits {
     /// Buckets of this gateway alone.
     pub local: Local,
+    /// Who is in flight.
+    pub permits: Permits,
     shared: OnceLock<Shared>,
     numbers: AtomicU64,
 }

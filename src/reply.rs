@@ -51,11 +51,12 @@ codes! {
     BODY_TOO_LARGE, PAYLOAD_TOO_LARGE, "the request body is larger than `body_max`";
     HEADERS_TOO_LARGE, REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head is larger than `limits` allow";
     RATE_LIMITED, TOO_MANY_REQUESTS, "the client asks too often; see `Retry-After`";
+    CONCURRENCY_LIMITED, TOO_MANY_REQUESTS, "too many requests of the client are in flight at once";
     INTERNAL, INTERNAL_SERVER_ERROR, "the gateway could not do its work; its log says why";
     FAULT_INJECTED, SERVICE_UNAVAILABLE, "a `fault` filter answered instead of the service";
     BAD_GATEWAY, BAD_GATEWAY, "the service could not be reached, or answered with something that is not HTTP";
     UPSTREAM_UNAVAILABLE, SERVICE_UNAVAILABLE, "no target of the upstream is known to be usable";
-    OVERLOADED, SERVICE_UNAVAILABLE, "the gateway has as many connections, or logins at once, as it may have";
+    OVERLOADED, SERVICE_UNAVAILABLE, "the gateway has as many connections, or requests or logins at once, as it may have";
     IDENTITY_UNAVAILABLE, SERVICE_UNAVAILABLE, "a credential cannot be verified yet: the keys it is verified with could not be fetched";
     STATE_UNAVAILABLE, SERVICE_UNAVAILABLE, "the state store does not answer";
     GATEWAY_TIMEOUT, GATEWAY_TIMEOUT, "the service did not answer in time";

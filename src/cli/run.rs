@@ -28,6 +28,8 @@ pub fn run(config: &Path) -> ExitCode {
     let metrics = Metrics::new(usize::MAX);
     let services = Services::new(Arc::clone(&metrics));
     let identity = Arc::clone(&services.identity);
+    let permits = services.limits.permits.clone();
+    metrics.show_concurrency(move || permits.samples());
     let live = match Live::start(config.to_owned(), environment, services, preview::check_tests) {
         Ok(live) => live,
         Err(problems) => {

@@ -4,6 +4,7 @@
 //! add. Handles are kept by name: a reload that keeps a name keeps its counts, and the series of a name are gone when
 //! the last holder of its handle is.
 
+mod concurrency;
 mod keysets;
 mod listener;
 mod named;
@@ -20,6 +21,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prometheus::TextEncoder;
 use prometheus::proto::{LabelPair, Metric, MetricFamily};
 
+pub use self::concurrency::{ConcurrencySample, WaitEnd, Waits};
 pub use self::keysets::KeySetSample;
 pub use self::listener::{ListenerMetrics, OpenConnection};
 pub use self::route::{InFlight, RouteMetrics};
@@ -53,6 +55,7 @@ pub struct Metrics {
     access_log_dropped: Dropped,
     audit_log_dropped: Dropped,
     key_sets: OnceLock<Box<dyn Fn() -> Vec<KeySetSample> + Send + Sync>>,
+    concurrency: OnceLock<Box<dyn Fn() -> Vec<ConcurrencySample> + Send + Sync>>,
 }
 
 /// Where to ask how many lines a log lost.
@@ -91,6 +94,7 @@ impl Metrics {
             access_log_dropped: OnceLock::new(),
             audit_log_dropped: OnceLock::new(),
             key_sets: OnceLock::new(),
+            concurrency: OnceLock::new(),
         })
     }
 
@@ -166,6 +170,11 @@ impl Metrics {
         let _ = self.key_sets.set(Box::new(samples));
     }
 
+    /// Where to ask how many requests are in flight, and wait, by bucket. The first one given stays.
+    pub fn show_concurrency(&self, samples: impl Fn() -> Vec<ConcurrencySample> + Send + Sync + 'static) {
+        let _ = self.concurrency.set(Box::new(samples));
+    }
+
     /// Everything, in the text exposition format 0.0.4; see [`CONTENT_TYPE`].
     pub fn render(&self) -> String {
         let mut families = self.gateway_families();
@@ -179,6 +188,7 @@ impl Metrics {
         families.extend(route::families(&routes));
         families.extend(upstream::families(&upstreams, &targets));
         families.extend(keysets::families(&self.key_sets.get().map(|samples| samples()).unwrap_or_default()));
+        families.extend(concurrency::families(&self.concurrency.get().map(|samples| samples()).unwrap_or_default()));
         families.extend(process::families());
         // The encoder refuses families without a sample.
         families.retain(|family| !family.get_metric().is_empty());

@@ -15,6 +15,7 @@ mod harness;
 
 mod auth;
 mod bodies;
+mod concurrency;
 mod headers;
 mod http2;
 mod issuers;

@@ -3,11 +3,16 @@
 pub mod fields;
 pub mod per;
 pub mod permits;
+pub mod quotas;
+pub mod remote;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use self::permits::Permits;
+use self::quotas::Quotas;
+use self::remote::Remote;
 use crate::buckets::{Limiter, Local};
 use crate::state::Store;
 
@@ -18,9 +23,15 @@ pub struct Limits {
     pub local: Local,
     /// Who is in flight.
     pub permits: Permits,
-    shared: OnceLock<Shared>,
+    /// Quotas over calendar periods.
+    pub quotas: Quotas,
     numbers: AtomicU64,
+    shared: OnceLock<Shared>,
+    remote: OnceLock<Arc<Remote>>,
 }
+
+/// How long a limiter is waited for that does not keep its own bound.
+const REMOTE_BOUND: Duration = Duration::from_secs(1);
 
 /// Where counts are kept that outlive the process, or that gateways share.
 pub struct Shared {
@@ -33,7 +44,13 @@ pub struct Shared {
 impl Limits {
     /// Hands in the state store, once it is open. The first one stays.
     pub fn attach(&self, shared: Shared) {
-        let _ = self.shared.set(shared);
+        self.quotas.attach(Arc::clone(&shared.store));
+        let limiter = shared.limiter.clone();
+        if self.shared.set(shared).is_ok()
+            && let Some(limiter) = limiter
+        {
+            let _ = self.remote.set(Arc::new(Remote::new(limiter, REMOTE_BOUND)));
+        }
     }
 
     /// A number that no other filter of this process has.
@@ -44,5 +61,10 @@ impl Limits {
     /// What was handed in. In `tollgate check`, `test` and `explain` there is none.
     pub fn shared(&self) -> Option<&Shared> {
         self.shared.get()
+    }
+
+    /// The buckets of several gateways, where there are such.
+    pub fn remote(&self) -> Option<&Arc<Remote>> {
+        self.remote.get()
     }
 }

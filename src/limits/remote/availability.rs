@@ -1,0 +1,169 @@
+//! Whether the store can be reached.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use crate::buckets::Key;
+use crate::clock;
+use crate::rates::Rates;
+use crate::types;
+
+/// How often a store that failed is asked again.
+const PROBE_INTERVAL: Duration = Duration::from_millis(100);
+/// A store that was well for so long is trusted after one good answer.
+const TRUST_AFTER: Duration = Duration::from_secs(60);
+/// Good answers in a row that a store needs at most which fails again and again.
+const PROOFS_MAX: u32 = 64;
+/// The bucket that is asked for to find out. No limit has it: names hold no parentheses.
+pub const PROBE_KEY: Key<'_> = Key { bucket: "(probe)", who: "" };
+
+/// The rates of that bucket: it never runs out.
+pub fn probe_rates() -> Option<Rates> {
+    Rates::new([types::Rate { count: 1_000_000, per: Duration::from_secs(1) }], None)
+}
+
+/// Episodes in which the store cannot be reached.
+#[derive(Default)]
+pub struct Availability {
+    /// How often it became unreachable or reachable again. Odd: it cannot be reached.
+    changes: AtomicU64,
+    errors: AtomicU64,
+    begun: Notify,
+}
+
+/// How it was at one moment.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Noted(u64);
+
+impl Noted {
+    pub fn is_up(self) -> bool {
+        self.0.is_multiple_of(2)
+    }
+}
+
+impl Availability {
+    pub fn noted(&self) -> Noted {
+        Noted(self.changes.load(Ordering::Relaxed))
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.noted().is_up()
+    }
+
+    pub fn errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
+
+    /// A request failed that was made when it was as `noted`: an episode begins, unless one has begun since. What was
+    /// asked before an episode ended begins no new one.
+    pub fn failed(&self, noted: Noted, why: &str) {
+        self.errors.fetch_add(1, Ordering::Relaxed);
+        let next = noted.0.wrapping_add(1);
+        let begins =
+            noted.is_up() && self.changes.compare_exchange(noted.0, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if begins {
+            warn!(
+                why,
+                "shared limits cannot be kept: the state store failed. Look at Redis and the way to it; \
+                 until it answers, each limit goes by its `on_store_error`"
+            );
+            self.begun.notify_one();
+        }
+    }
+
+    /// Ends episodes, for ever. `without` counts the decisions made without the store.
+    pub async fn keep<P: Future<Output = bool>>(&self, probe: impl Fn() -> P, without: impl Fn() -> u64) {
+        let (mut ended, mut proofs, mut before) = (None, 1_u32, without());
+        loop {
+            self.begun.notified().await;
+            let began = clock::now();
+            let is_trusted = ended.is_none_or(|ended| began.saturating_duration_since(ended) >= TRUST_AFTER);
+            proofs = if is_trusted { 1 } else { proofs.saturating_mul(2).min(PROOFS_MAX) };
+            let mut good = 0;
+            while good < proofs {
+                tokio::time::sleep(PROBE_INTERVAL).await;
+                good = if probe().await {
+                    good.saturating_add(1)
+                } else {
+                    self.errors.fetch_add(1, Ordering::Relaxed);
+                    0
+                };
+            }
+            self.changes.fetch_add(1, Ordering::Relaxed);
+            let now = clock::now();
+            ended = Some(now);
+            let total = without();
+            let decisions = total.saturating_sub(std::mem::replace(&mut before, total));
+            info!(
+                lasted = ?now.saturating_duration_since(began),
+                decisions,
+                "shared limits are kept again: the state store answers"
+            );
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+    use std::sync::Arc;
+
+    #[test]
+    fn one_of_several_failures_begins_an_episode() {
+        let availability = Arc::new(Availability::default());
+        let noted = availability.noted();
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                let availability = Arc::clone(&availability);
+                std::thread::spawn(move || availability.failed(noted, "test"))
+            })
+            .collect();
+        for thread in threads {
+            thread.join().unwrap();
+        }
+        assert_eq!((availability.noted().0, availability.errors()), (1, 8));
+        availability.failed(availability.noted(), "test");
+        assert!(!availability.is_up(), "a failure within an episode changes nothing");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_asked_before_an_episode_ended_begins_no_new_one() {
+        let availability = Availability::default();
+        let late = availability.noted();
+        availability.failed(late, "test");
+        let ended = tokio::time::timeout(PROBE_INTERVAL * 3, availability.keep(|| async { true }, || 0)).await;
+        assert!(ended.is_err() && availability.is_up());
+        availability.failed(late, "late");
+        assert!(availability.is_up());
+        availability.failed(availability.noted(), "again");
+        assert!(!availability.is_up());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_store_that_fails_again_and_again_has_to_prove_itself() {
+        let availability = Availability::default();
+        let probes = Cell::new(0_u32);
+        let probe = || async {
+            probes.set(probes.get() + 1);
+            true
+        };
+        let flap = async {
+            for expected in [1, 2, 4, 8, 16, 32, 64, 64] {
+                probes.set(0);
+                availability.failed(availability.noted(), "test");
+                while !availability.is_up() {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+                assert_eq!(probes.get(), expected);
+            }
+        };
+        tokio::select! {
+            () = flap => {}
+            () = availability.keep(probe, || 0) => unreachable!("it never ends"),
+        }
+    }
+}

@@ -11,7 +11,7 @@ run:
 
 # Every test there is.
 test:
-	@scripts/setup cmake curl
+	@scripts/setup cmake curl redis-server
 	cargo test --lib --bins --tests --examples
 	cargo test --doc
 

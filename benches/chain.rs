@@ -7,12 +7,15 @@ use std::sync::Arc;
 use std::task::{Context as TaskContext, Poll, Waker};
 
 use divan::Bencher;
+use tollgate::caller::{Caller, CallerFields, Credential, Level, Scopes};
 use tollgate::chain::{Chain, Link, Stop};
 use tollgate::clock;
 use tollgate::context::{Context, RequestId};
-use tollgate::contract::{AsyncFilter, Filter, Hooks, Pending, Step, Verdict};
+use tollgate::contract::{AsyncFilter, Compiler, Filter, Hooks, Known, Pending, Step, Verdict};
+use tollgate::filters::FILTERS;
 use tollgate::head::{Method, RequestBuf, RequestHead, ResponseBuf, ResponseHead, StatusCode};
-use tollgate::yaml::Place;
+use tollgate::rates::{OwnRates, Rates};
+use tollgate::yaml::{self, Place, Sources};
 
 const LENGTHS: [usize; 4] = [0, 1, 5, 10];
 
@@ -89,4 +92,58 @@ fn request_only(bencher: Bencher<'_, '_>, length: usize) {
 fn request_only_last_waits(bencher: Bencher<'_, '_>, length: usize) {
     let waits = std::iter::once_with(|| Step::Async(Arc::new(Idle(Hooks::REQUEST))));
     walk(bencher, &chain((1..length).map(|_| sync(Hooks::REQUEST)).chain(waits)));
+}
+
+/// One `rate_limit` and both of its hooks, the fields included: what a limit adds to a request.
+#[divan::bench(args = [
+    "{ rates: [1000000000/day], per: consumer }",
+    "{ rates: [1000000000/day], per: ip }",
+    "{ rates: [1000000000/day, 1000000000/hour, 1000000000/min], per: [consumer, route] }",
+    "{ rates: [1000000000/day], per: consumer, fields: legacy }",
+    "{ rates: [1000000000/day], per: consumer, fields: none }",
+])]
+fn rate_limit(bencher: Bencher<'_, '_>, settings: &str) {
+    limited(bencher, settings, None);
+}
+
+/// The same for a consumer with rates of its own.
+#[divan::bench]
+fn rate_limit_own_rates(bencher: Bencher<'_, '_>) {
+    let rate = "1000000000/day".parse().expect("a rate");
+    let every = Rates::new([rate], None).map(Arc::new);
+    limited(bencher, "{ rates: [1/day], per: consumer }", Some(OwnRates { every, by_bucket: Box::default() }));
+}
+
+fn limited(bencher: Bencher<'_, '_>, settings: &str, own: Option<OwnRates>) {
+    let mut sources = Sources::new();
+    let file = sources.add("bench.yaml", settings);
+    let node = yaml::parse(&sources, file).expect("sound YAML");
+    let entry = FILTERS.iter().find(|filter| filter.name == "rate_limit").expect("the filter");
+    let mut compiler = Compiler::at(Place::UNKNOWN, "route:tasks.read".to_owned(), &Known::default());
+    let step = (entry.build)(&node, &mut compiler).expect("sound settings");
+    let chain = Chain::new(vec![Arc::new(Link::new("rate_limit", Place::UNKNOWN, None, step))]);
+    let mut request = RequestBuf::new(Method::GET, "/api/v1/tasks/42");
+    let mut response = ResponseBuf::new(StatusCode::OK);
+    let peer = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9));
+    let mut context = Context::detached(peer, RequestId::from_bits(0), clock::now());
+    context.route = Arc::from("tasks.read");
+    context.caller = Some(Arc::new(Caller {
+        name: "dashboard".into(),
+        credential: Credential::Key { id: "dashboard-2026".into(), managed: false, version: 1 },
+        level: Level::User,
+        roles: ["user".into()].into(),
+        scopes: Scopes::default(),
+        claims: serde_json::Map::new(),
+        expires: None,
+        fields: CallerFields::new("dashboard", &[], &Scopes::default()).expect("fields"),
+        rates: own.map(Arc::new),
+    }));
+    bencher.bench_local(|| {
+        context.standings.clear();
+        let mut reached = 0;
+        let stop = black_box(&chain).advance(&mut reached, &mut request, &mut context);
+        assert!(matches!(stop, Stop::End), "it is never used up");
+        chain.respond(reached, &request, &mut response, &context);
+        reached
+    });
 }

@@ -135,6 +135,7 @@ fn count(bencher: Bencher<'_, '_>) {
     use tollgate::state::{Limits, Memory};
     let (keys, store) = (ManagedKeys::default(), Memory::new(Limits::default()));
     let record = Record {
+        rates: None,
         id: "key_1".to_owned(),
         name: "shop".to_owned(),
         description: String::new(),

@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 
 use crate::rates::{Ask, Drawn, Rates};
 
-pub use level::Level;
+pub use level::{Level, admission, refusal};
 pub use local::{BUCKETS_MAX, Local};
 
 /// What a [`Limiter`] returns.

@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::identity::{ConsumerSettings, IssuerSettings, RoleSettings, TokenServiceSettings, UserSettings};
+use crate::state::redis::RedisForm;
 use crate::types::{Address, Bind, Network, Period, Size};
 use crate::yaml::{Located, Named, Node, Place, Rest};
 
@@ -58,7 +59,8 @@ pub struct Root {
     pub metrics: Metrics,
     /// How long requests in flight may take to end after SIGTERM. Default 30s.
     pub drain_timeout: Option<Period>,
-    /// Where managed keys, refresh tokens and revocations are kept: `memory` (default), or `{ file: data/tollgate.db }`.
+    /// Where managed keys, refresh tokens and revocations are kept: `memory` (default), `{ file: data/tollgate.db }`, or
+    /// `{ redis: redis://cache:6379 }` for several gateways.
     #[serde(default)]
     pub state: State,
     /// Who signs the tokens that are accepted.
@@ -195,6 +197,8 @@ pub struct Limits {
     pub connections_max: Located<u32>,
     /// Connections of one client address. Default 1000.
     pub connections_per_address_max: Located<u32>,
+    /// Buckets of rate limits in memory. Default 1000000, at least 1000.
+    pub buckets_max: Located<u32>,
 }
 
 /// How errors are written.
@@ -216,7 +220,7 @@ pub struct Metrics {
 }
 
 /// Where that is kept which outlives a request and a reload.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
     /// In memory: gone when the gateway ends.
@@ -224,6 +228,9 @@ pub enum State {
     Memory,
     /// A file, relative to `gateway.yaml`; of this gateway alone. The last folder of its path is made when it is not there.
     File(String),
+    /// A Redis or Valkey server that several gateways share: `redis://cache:6379`, or a map.
+    #[schemars(with = "RedisForm")]
+    Redis(Node),
 }
 
 impl State {
@@ -231,6 +238,7 @@ impl State {
     pub fn is_shared(&self) -> bool {
         match self {
             Self::Memory | Self::File(_) => false,
+            Self::Redis(_) => true,
         }
     }
 }
@@ -447,6 +455,7 @@ impl Default for Limits {
             upgrade_idle_timeout: seconds(3600),
             connections_max: built_in(10_000),
             connections_per_address_max: built_in(1_000),
+            buckets_max: built_in(1_000_000),
         }
     }
 }

@@ -6,6 +6,7 @@
 //! (a key set, a resolver) happens beside the request path.
 
 mod json;
+mod limits;
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -74,8 +75,8 @@ pub trait Filter: Send + Sync + 'static {
         Verdict::Continue
     }
 
-    /// What it would do, for `tollgate test`, `explain` and the tests of a reload. What is shared with real requests must
-    /// not notice: a filter that counts says here what it would say if nobody else were there.
+    /// What the request hook would do, for `tollgate test`, `explain` and the tests of a reload: whoever changes something
+    /// beyond the request (takes from a bucket, that is) must not do so here.
     fn preview(&self, request: &mut dyn RequestHead, context: &mut Context) -> Verdict {
         self.on_request(request, context)
     }
@@ -174,8 +175,8 @@ pub struct Compiler {
     hidden: Vec<Box<str>>,
     calling: Calling,
     bucket: Option<BucketUse>,
-    number: u64,
     shared_bucket: Option<BucketUse>,
+    number: u64,
     owner: String,
     known: Known,
 }
@@ -345,8 +346,8 @@ impl Compiler {
             hidden: self.hidden,
             calling: self.calling,
             bucket: self.bucket,
-            number: self.number,
             shared_bucket: self.shared_bucket,
+            number: self.number,
         }
     }
 }
@@ -362,10 +363,10 @@ pub struct Findings {
     pub hidden: Vec<Box<str>>,
     pub calling: Calling,
     pub bucket: Option<BucketUse>,
-    /// The number of the filter.
-    pub number: u64,
     /// A bucket that others may use, of a filter that leaves no standing.
     pub shared_bucket: Option<BucketUse>,
+    /// The number of the filter.
+    pub number: u64,
 }
 
 /// Why a field belongs to the gateway alone, when it does.

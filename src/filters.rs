@@ -9,6 +9,7 @@ mod concurrency;
 mod cors;
 mod fault;
 mod headers;
+mod quota;
 mod rate_limit;
 mod require;
 mod rewrite;
@@ -25,6 +26,7 @@ pub static FILTERS: &[Entry] = &[
     Entry::of::<cors::CorsSettings>(),
     Entry::of::<fault::FaultSettings>(),
     Entry::of::<headers::HeadersSettings>(),
+    Entry::of::<quota::QuotaSettings>(),
     Entry::of::<rate_limit::RateLimitSettings>(),
     Entry::of::<require::RequireSettings>(),
     Entry::of::<rewrite::RewriteSettings>(),

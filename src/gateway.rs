@@ -21,16 +21,17 @@ use ipnet::IpNet;
 use crate::chain::Chain;
 use crate::client::Guarded;
 use crate::config;
-use crate::context::{self, Context};
+use crate::context::{self, Context, Standing};
 use crate::handlers::Action;
 use crate::head::{Method, RequestHead};
 use crate::identity::{Identity, Shared};
 use crate::limits;
 use crate::observe::access::{AccessSettings, Hidden};
 use crate::observe::audit::AuditSettings;
-use crate::observe::metrics::{Metrics, RouteMetrics};
+use crate::observe::metrics::{LimitMetrics, Metrics, RouteMetrics};
 use crate::reply::{Code, ErrorStyle, Rejection};
 use crate::route::{Captures, Found, Table};
+use crate::state::Backend;
 use crate::upstream::Upstream;
 use crate::yaml::{Place, Sources};
 
@@ -91,7 +92,7 @@ pub struct Settings {
     pub audit_log: Option<AuditSettings>,
     pub log: config::Log,
     /// Where state is kept.
-    pub state: config::State,
+    pub state: Backend,
 }
 
 impl Settings {
@@ -120,6 +121,7 @@ pub struct Limits {
     pub upgrade_idle_timeout: Duration,
     pub connections_max: usize,
     pub connections_per_address_max: usize,
+    pub buckets_max: usize,
 }
 
 /// A compiled route.
@@ -132,6 +134,8 @@ pub struct Route {
     pub first_byte: Duration,
     pub body_bytes_max: u64,
     pub metrics: Arc<RouteMetrics>,
+    /// Counters of its limits, by the number of the filter.
+    limits: Box<[(u64, Arc<LimitMetrics>)]>,
     /// Names of the path parameters, when a template of this route uses one.
     captures: Option<Arc<[Box<str>]>>,
 }
@@ -202,6 +206,15 @@ impl Gateway {
 }
 
 impl Route {
+    /// Counts what limits said about a request.
+    pub fn count_limits(&self, standings: &[Standing]) {
+        for standing in standings {
+            if let Some((_, metrics)) = self.limits.iter().find(|(number, _)| *number == standing.filter) {
+                metrics.count(standing.outcome);
+            }
+        }
+    }
+
     fn enter(&self, request: &dyn RequestHead, captures: &Captures, context: &mut Context) {
         context.route = Arc::clone(&self.name);
         if let Some(names) = &self.captures {

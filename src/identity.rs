@@ -15,6 +15,7 @@ mod keys;
 mod keyset;
 pub mod managed;
 mod new_key;
+mod own_rates;
 mod passwords;
 pub mod presented;
 mod revocations;
@@ -40,6 +41,7 @@ pub use issuers::{Audience, Issuer, IssuerSettings};
 pub use keys::parse_time;
 pub use managed::ManagedKeys;
 pub use new_key::{NewKey, PREFIX_CHARS_MAX, is_prefix, random_text, visible_part};
+pub use own_rates::{OwnRatesSettings, StoredRates};
 pub use passwords::{PASSWORD_BYTES_MAX, hash as hash_password};
 pub use revocations::{Revocations, SESSION_CLAIM};
 pub use roles::{RoleSettings, Roles, check_scope};
@@ -102,7 +104,7 @@ pub enum Reason {
     Audience,
     /// A claim that must be there is missing, or is not of its type.
     Claims,
-    /// The keys of the issuer could not be fetched yet.
+    /// The keys of the issuer could not be fetched yet, or the state store could not be asked what was taken back.
     KeysUnavailable,
 }
 
@@ -245,7 +247,7 @@ impl Identity {
             Credential::Key { id, managed: true, version } => self.shared.managed().still_holds(id, *version, now),
             Credential::Token { issuer, key, .. } => {
                 self.issuers.get(issuer).ok_or(Reason::Issuer)?.still_accepts(*key, &caller.claims)?;
-                if self.shared.is_revoked(caller) { Err(Reason::Revoked) } else { Ok(()) }
+                self.shared.check_revoked(caller)
             }
             Credential::Certificate(certificate) => self.certificates.still_holds(certificate, caller, now),
         }

@@ -10,6 +10,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use schemars::JsonSchema;
+use serde::Deserialize;
+
 use self::permits::Permits;
 use self::quotas::Quotas;
 use self::remote::Remote;
@@ -30,8 +33,21 @@ pub struct Limits {
     remote: OnceLock<Arc<Remote>>,
 }
 
-/// How long a limiter is waited for that does not keep its own bound.
-const REMOTE_BOUND: Duration = Duration::from_secs(1);
+/// What becomes of a request for which nothing is left.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// It is refused.
+    #[default]
+    Enforce,
+    /// It passes, and is counted.
+    Observe,
+    /// Nothing is counted.
+    Off,
+}
+
+/// How long a limiter is waited for that does not keep its own bound: longer than any `timeout` and one try more.
+const REMOTE_BOUND: Duration = Duration::from_secs(11);
 
 /// Where counts are kept that outlive the process, or that gateways share.
 pub struct Shared {
@@ -51,6 +67,11 @@ impl Limits {
         {
             let _ = self.remote.set(Arc::new(Remote::new(limiter, REMOTE_BOUND)));
         }
+    }
+
+    /// Keeps memory and store together, beside the requests, until it is dropped.
+    pub async fn keep(self: Arc<Self>) {
+        self.quotas.keep().await;
     }
 
     /// A number that no other filter of this process has.

@@ -51,6 +51,7 @@ codes! {
     BODY_TOO_LARGE, PAYLOAD_TOO_LARGE, "the request body is larger than `body_max`";
     HEADERS_TOO_LARGE, REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head is larger than `limits` allow";
     RATE_LIMITED, TOO_MANY_REQUESTS, "the client asks too often; see `Retry-After`";
+    QUOTA_EXCEEDED, TOO_MANY_REQUESTS, "the quota of the client for this day, week or month is used up; see `Retry-After`";
     CONCURRENCY_LIMITED, TOO_MANY_REQUESTS, "too many requests of the client are in flight at once";
     INTERNAL, INTERNAL_SERVER_ERROR, "the gateway could not do its work; its log says why";
     FAULT_INJECTED, SERVICE_UNAVAILABLE, "a `fault` filter answered instead of the service";

@@ -21,6 +21,7 @@ use tracing::{error, info, warn};
 use crate::admin::{self, Admin};
 use crate::clock;
 use crate::gateway::Settings;
+use crate::limits::Limits;
 use crate::live::{Cause, Live};
 use crate::observe::access::AccessLog;
 use crate::observe::audit::AuditLog;
@@ -33,6 +34,7 @@ use worker::Workers;
 /// What the server is made of.
 pub struct Options {
     pub live: Arc<Live>,
+    pub limits: Arc<Limits>,
     pub metrics: Arc<Metrics>,
     pub logs: Logs,
 }
@@ -79,12 +81,17 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Serves until a signal ends it. Fails when an address cannot be listened on at start.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    let Options { live, metrics, logs } = options;
+    let Options { live, limits, metrics, logs } = options;
     // First of all: until then a SIGHUP or SIGUSR1 would end the process.
     let mut signals = Signals::new()?;
     let settings = live.current().settings.clone();
     let identity = Arc::clone(live.current().identity.shared());
     metrics.show_key_sets(samples(&live));
+    if let Some(remote) = limits.remote().cloned() {
+        tokio::spawn(async move { remote.keep().await });
+    }
+    let shown = Arc::clone(&limits);
+    metrics.show_store(move || shown.remote().map(|remote| remote.sample()));
     let keys = Arc::clone(&identity);
     tokio::spawn(async move { keys.key_sets.keep_fetching().await });
     tokio::join!(live.resolve_names(), identity.key_sets.tried(KEYS_PATIENCE), identity.read_keys());
@@ -100,6 +107,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     tokio::spawn(Arc::clone(&live).watch());
     tokio::spawn(Arc::clone(&live).keep_resolving());
     tokio::spawn(Arc::clone(&identity).keep());
+    tokio::spawn(Arc::clone(&limits).keep());
     tell_expired(&settings);
     for (asked, bound) in listeners.bound() {
         info!(%asked, %bound, "listening");
@@ -118,7 +126,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         () = signals.stop() => warn!(connections = admission.open(), "told again to stop"),
     }
     stop.notify_waiters();
-    identity.flush().await;
+    tokio::join!(identity.flush(), limits.quotas.flush());
     tokio::task::spawn_blocking(move || logs.flush()).await?;
     Ok(())
 }

@@ -1,18 +1,29 @@
 //! What outlives a request and a reload: managed keys, refresh tokens, revocations.
 //!
-//! One trait, [`Store`]; every backend passes the same tests: [`Memory`] and [`File`]. Keys live in a [`Space`], one for
+//! One trait, [`Store`]; every backend passes the same tests: [`Memory`], [`File`] and [`Redis`]. Keys live in a [`Space`], one for
 //! each purpose, and may end by themselves. No caller waits longer than the backend's own bound: a dead backend is an
 //! error, not a wait. A full one is an error too; nothing is ever thrown out to make room for something else.
 
 mod expiry;
 mod file;
 mod memory;
+pub mod redis;
 
 use std::pin::Pin;
 use std::time::SystemTime;
 
 pub use file::{File, OpenError};
 pub use memory::{Limits, Memory};
+pub use redis::Redis;
+
+/// Which backend a configuration names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Backend {
+    Memory,
+    /// Relative to `gateway.yaml`.
+    File(String),
+    Redis(Box<redis::Settings>),
+}
 
 /// What a [`Store`] returns.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -63,6 +74,19 @@ pub struct Entry {
     pub value: Vec<u8>,
 }
 
+/// Up to where changes of a space are known. The default is before all of them. Only the store reads it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Mark(String);
+
+/// What was written in a space since a [`Mark`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changes {
+    /// For the next time.
+    pub mark: Mark,
+    /// Keys that were written or removed, perhaps more than once. `None`: any may have been, and all have to be read again.
+    pub keys: Option<Vec<String>>,
+}
+
 /// Longest key, in bytes.
 pub const KEY_BYTES_MAX: usize = 512;
 /// Largest value, in bytes.
@@ -104,6 +128,13 @@ pub trait Store: Send + Sync + 'static {
 
     /// Up to `limit` entries of a space in the order of their keys, from behind `after` on.
     fn list<'a>(&'a self, space: Space, after: Option<&'a str>, limit: usize) -> Pending<'a, Vec<Entry>>;
+
+    /// What any gateway has written in a space since `since`, counters and ended entries left out. Of a store that only this
+    /// process uses: nothing, since whoever wrote it knows.
+    fn changes<'a>(&'a self, space: Space, since: &'a Mark) -> Pending<'a, Changes> {
+        let _ = space;
+        Box::pin(std::future::ready(Ok(Changes { mark: since.clone(), keys: Some(Vec::new()) })))
+    }
 }
 
 /// Why the store did not do what it was asked to. The text is for operators; it holds no value.
@@ -129,4 +160,4 @@ fn check(key: &str, value: &[u8]) -> Result<(), StoreError> {
 }
 
 #[cfg(test)]
-mod tests;
+pub mod tests;

@@ -6,8 +6,8 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test may end its process")]
 
 use std::fs;
-use std::io::{BufRead as _, BufReader, Read};
-use std::net::SocketAddr;
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -23,12 +23,15 @@ const PATIENCE: Duration = Duration::from_secs(60);
 /// What the guide calls the gateway.
 const WRITTEN: &str = "http://127.0.0.1:8000";
 /// The variables that the shipped configuration reads.
-const VARIABLES: [&str; 7] = [
+const VARIABLES: [&str; 10] = [
     "GATEWAY_PORT",
     "ADMIN_PORT",
     "TASKS_ADDRESS",
     "ANALYTICS_ADDRESS",
     "SERVICE_TIMEOUT",
+    "RATE_LIMIT_DEFAULT",
+    "RATE_LIMIT_MODE",
+    "TASKS_RATE_LIMIT",
     "JWT_SECRET",
     "TOLLGATE_CONFIG",
 ];
@@ -122,8 +125,14 @@ fn service(path: &Path) -> (Running, SocketAddr) {
     (running, address_after("listening on ", output))
 }
 
-fn gateway(folder: &Path, tasks: SocketAddr, analytics: SocketAddr) -> (Running, SocketAddr) {
+fn gateway(
+    folder: &Path,
+    tasks: SocketAddr,
+    analytics: SocketAddr,
+    variables: &[(&str, &str)],
+) -> (Running, SocketAddr) {
     let mut command = tollgate(folder, "run");
+    command.envs(variables.iter().copied());
     command.env("JWT_SECRET", read(folder, "data/demo.jwt"));
     command.env("GATEWAY_PORT", "0").env("ADMIN_PORT", "0");
     command.env("TASKS_ADDRESS", tasks.to_string()).env("ANALYTICS_ADDRESS", analytics.to_string());
@@ -207,7 +216,7 @@ fn every_call_of_the_guide_is_answered_as_it_says() {
     let folder = shipped();
     let folder = folder.path();
     make_identity(folder);
-    let (_gateway, gateway) = gateway(folder, tasks, analytics);
+    let (_gateway, gateway) = gateway(folder, tasks, analytics, &[]);
     let (key, token) = (read(folder, "data/demo.key"), token(folder, "viewer"));
     let page = read(repository(), "docs/demo.md");
     let calls = calls(&page);
@@ -253,6 +262,41 @@ fn the_shipped_configuration_is_right_without_a_variable() {
         let output = tollgate(folder.path(), command).output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!((output.status.code(), &*said), (Some(0), ""), "tollgate {command}");
+    }
+}
+
+/// What a caller gets for a `GET`: the head of the answer.
+fn answer(gateway: SocketAddr, path: &str, token: &str) -> String {
+    let mut socket = TcpStream::connect(gateway).unwrap();
+    let fields = format!("Host: a.test\r\nAuthorization: Bearer {token}\r\nConnection: close");
+    write!(socket, "GET {path} HTTP/1.1\r\n{fields}\r\n\r\n").unwrap();
+    let mut text = String::new();
+    socket.read_to_string(&mut text).unwrap();
+    text.split_once("\r\n\r\n").unwrap().0.to_lowercase()
+}
+
+#[test]
+fn variables_say_how_often_callers_may_come() {
+    let (_analytics, analytics) = service(&examples().join("analytics_service"));
+    let folder = shipped();
+    let folder = folder.path();
+    make_identity(folder);
+    let token = token(folder, "user");
+    let variables = [("RATE_LIMIT_DEFAULT", "3")];
+    let (_gateway, limited) = gateway(folder, analytics, analytics, &variables);
+    for left in ["2", "1", "0"] {
+        let head = answer(limited, "/api/v1/commits", &token);
+        assert!(head.starts_with("http/1.1 200 "), "{head}");
+        assert!(head.contains(&format!("\r\nx-ratelimit-limit: 3\r\nx-ratelimit-remaining: {left}\r\n")), "{head}");
+    }
+    let head = answer(limited, "/api/v1/commits", &token);
+    assert!(head.starts_with("http/1.1 429 ") && head.contains("\r\nretry-after: "), "{head}");
+    let head = answer(limited, "/api/v1/analytics/trends", &token);
+    assert!(!head.starts_with("http/1.1 429 "), "it counts apart: {head}");
+    let (_gateway, off) = gateway(folder, analytics, analytics, &[variables[0], ("RATE_LIMIT_MODE", "off")]);
+    for _ in 0..5 {
+        let head = answer(off, "/api/v1/commits", &token);
+        assert!(head.starts_with("http/1.1 200 ") && !head.contains("ratelimit"), "{head}");
     }
 }
 

@@ -128,14 +128,14 @@ fn nanoseconds(time: Duration) -> u64 {
 }
 
 /// What is said when `got` was given: of the rate that leaves the fewest tokens.
-fn admission(rates: &Rates, used: &[f64; RATES_MAX], got: f64) -> Drawn {
+pub fn admission(rates: &Rates, used: &[f64; RATES_MAX], got: f64) -> Drawn {
     let left = |(rate, used): &(&Rate, f64)| rate.capacity - used;
     let tightest = pairs(rates, used).min_by(|a, b| left(a).total_cmp(&left(b)));
     drawn(tightest, got, true, Duration::ZERO)
 }
 
 /// What is said when there is not what was asked at least: of the rate that takes longest.
-fn refusal(rates: &Rates, used: &[f64; RATES_MAX], least: f64) -> Drawn {
+pub fn refusal(rates: &Rates, used: &[f64; RATES_MAX], least: f64) -> Drawn {
     let wait = |(rate, used): &(&Rate, f64)| {
         if least > rate.capacity + TOLERANCE { Duration::MAX } else { rate.time_for(used + least - rate.capacity) }
     };

@@ -1,13 +1,13 @@
 //! Buckets in the memory of one gateway: sharded, bounded, swept.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 use std::future::ready;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
-use super::shard::Shard;
+use super::shard::{Name, Shard};
 use super::{Key, Level, Limiter, Pending, Seen, short};
 use crate::clock;
 use crate::rates::{Ask, Drawn, Rates};
@@ -17,10 +17,10 @@ pub const BUCKETS_MAX: usize = 1_000_000;
 
 /// Shards, so that cores seldom wait for each other.
 const SHARDS: usize = 256;
-/// Buckets that are looked at for each new one. More than one, so that sweeping is faster than coming.
-const SWEPT_PER_INSERT: usize = 4;
-/// Buckets that are looked at before a lock is let go.
-const SWEPT_AT_ONCE: usize = 256;
+/// Slots that are looked at for each new bucket. More than one is taken of so many, so that sweeping is faster than coming.
+const SWEPT_PER_INSERT: usize = 8;
+/// Slots that are looked at before a lock is let go.
+const SLOTS_AT_ONCE: usize = 256;
 /// Names that are kept before those are forgotten that no bucket has.
 const NAMES_KEPT: usize = 1_024;
 
@@ -101,8 +101,8 @@ impl Local {
         let mut enough = 0.0;
         for shard in &self.shards {
             let mut start: usize = 0;
-            while start < locked(shard).len() {
-                let end = start.saturating_add(SWEPT_AT_ONCE);
+            while start < locked(shard).slots() {
+                let end = start.saturating_add(SLOTS_AT_ONCE);
                 found.extend(locked(shard).busy(&name, start..end, enough, now));
                 start = end;
                 if found.len() > most.saturating_mul(2) {
@@ -116,21 +116,41 @@ impl Local {
     }
 
     /// Removes all buckets that are as good as new, and gives back their memory: how many. Takes about a tenth of a second for a
-    /// million; no lock is held for longer than a few microseconds.
+    /// million; no lock is held for longer than some microseconds.
     pub fn sweep(&self, now: Instant) -> usize {
         let now = self.moment(now);
-        let sweep = |shard: &Mutex<Shard>| {
-            let turns = locked(shard).len().div_ceil(SWEPT_AT_ONCE);
-            (0..turns).map(|_| self.removed(locked(shard).sweep(SWEPT_AT_ONCE, now))).sum::<usize>()
-        };
-        self.shards.iter().map(sweep).sum()
+        let mut removed: usize = 0;
+        for shard in &self.shards {
+            locked(shard).restart();
+            let turns = locked(shard).slots().div_ceil(SLOTS_AT_ONCE);
+            // Requests may end the round sooner.
+            for turn in 0..turns {
+                let mut shard = locked(shard);
+                if turn > 0 && shard.is_at_start() {
+                    break;
+                }
+                removed = removed.saturating_add(self.removed(shard.sweep(SLOTS_AT_ONCE, now)));
+            }
+        }
+        removed
     }
 
     /// How many buckets there may be: at least 1. Those that are too many go at once, those that are missed least first.
     pub fn set_max(&self, max: usize, now: Instant) {
-        self.max.store(max.max(1), Ordering::Relaxed);
-        while self.len() > max.max(1) {
-            self.evict_anywhere(self.moment(now));
+        let (max, now) = (max.max(1), self.moment(now));
+        self.max.store(max, Ordering::Relaxed);
+        if self.len() <= max {
+            return;
+        }
+        // The same for each shard, so that none has to let go of what is missed while another keeps what is not.
+        let share = max.div_ceil(SHARDS);
+        for shard in &self.shards {
+            while locked(shard).len() > share {
+                self.removed(usize::from(locked(shard).evict(now)));
+            }
+        }
+        while self.len() > max {
+            self.evict_anywhere(now);
         }
     }
 
@@ -191,7 +211,7 @@ impl Local {
     }
 
     /// The one copy of a name that all its buckets share.
-    fn name(&self, name: &str) -> Arc<str> {
+    fn name(&self, name: &str) -> Name {
         let known = self.names.read().unwrap_or_else(PoisonError::into_inner).known.get(name).cloned();
         known.unwrap_or_else(|| self.names.write().unwrap_or_else(PoisonError::into_inner).add(name))
     }
@@ -230,23 +250,23 @@ impl Limiter for Local {
 /// Names of limits that have buckets.
 #[derive(Default)]
 struct Names {
-    known: HashSet<Arc<str>>,
+    known: HashMap<Box<str>, Name>,
     /// How many there may be before those are forgotten that no bucket has: the configuration may give others at each reload.
     kept: usize,
 }
 
 impl Names {
-    fn add(&mut self, name: &str) -> Arc<str> {
+    fn add(&mut self, name: &str) -> Name {
         if let Some(known) = self.known.get(name) {
             return Arc::clone(known);
         }
         if self.known.len() >= self.kept.max(NAMES_KEPT) {
-            self.known.retain(|name| Arc::strong_count(name) > 1);
+            self.known.retain(|_, name| Arc::strong_count(name) > 1);
             self.kept = self.known.len().saturating_mul(2);
         }
-        let name: Arc<str> = name.into();
-        self.known.insert(Arc::clone(&name));
-        name
+        let shared = Arc::new(Box::from(name));
+        self.known.insert(name.into(), Arc::clone(&shared));
+        shared
     }
 }
 
@@ -254,8 +274,13 @@ fn locked(shard: &Mutex<Shard>) -> MutexGuard<'_, Shard> {
     shard.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The `most` of which the largest share is in use, in this order.
+/// The `most` of which the largest share is in use, in this order; one that was seen in two places, because its table grew
+/// meanwhile, once.
 fn keep_busiest(found: &mut Vec<(f64, Seen)>, most: usize) {
     found.sort_by(|(a, one), (b, other)| b.total_cmp(a).then_with(|| one.who.cmp(&other.who)));
+    found.dedup_by(|(_, one), (_, other)| one.who == other.who);
     found.truncate(most);
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,90 +1,108 @@
 //! A part of the buckets, with a lock of its own.
 
 use std::cmp::Ordering;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
-use indexmap::IndexMap;
-use indexmap::map::raw_entry_v1::{RawEntryApiV1 as _, RawEntryMut};
+use hashbrown::HashTable;
 
 use super::{Key, Level, Seen};
 
 /// Buckets that are compared when one has to go.
 const SAMPLE: usize = 16;
+/// Of so many, all are compared.
+const ALL: usize = 64;
 /// Hits between two that sweep.
 const HITS_PER_SWEEP: u8 = 8;
-/// Buckets that one of these looks at.
-const SWEPT_PER_HIT: usize = 2;
+/// Slots that one of these looks at.
+const SWEPT_PER_HIT: usize = 4;
 /// Room that is never given back, in buckets.
 const CAPACITY_MIN: usize = 64;
 
+/// A name that all buckets of one limit share. One word in each of them, not two.
+pub(super) type Name = Arc<Box<str>>;
+
 #[derive(Default)]
 pub(super) struct Shard {
-    /// Found by a hash that the caller makes: it chose the shard by it.
-    buckets: IndexMap<Owner, Level, ()>,
-    /// Buckets before this one have not been looked at in this round of sweeping.
+    /// Boxed: tables double when they grow, and half of what they hold may be empty.
+    buckets: HashTable<Box<Bucket>>,
+    /// The slot that is swept next.
     cursor: usize,
     hits: u8,
 }
 
-/// Whose a bucket is.
-struct Owner {
-    bucket: Arc<str>,
+struct Bucket {
+    /// Of its key. Whoever looks for it made it already, to choose the shard.
+    hash: u64,
+    name: Name,
     who: Box<str>,
+    level: Level,
 }
 
-impl Owner {
+impl Bucket {
     fn is(&self, key: Key<'_>) -> bool {
-        *self.who == *key.who && *self.bucket == *key.bucket
+        *self.who == *key.who && **self.name == *key.bucket
     }
 }
 
 impl Shard {
     pub(super) fn find(&mut self, hash: u64, key: Key<'_>) -> Option<&mut Level> {
-        match self.buckets.raw_entry_mut_v1().from_hash(hash, |owner| owner.is(key)) {
-            RawEntryMut::Occupied(found) => Some(found.into_mut()),
-            RawEntryMut::Vacant(_) => None,
-        }
+        self.buckets.find_mut(hash, |bucket| bucket.is(key)).map(|bucket| &mut bucket.level)
     }
 
     /// Keeps a bucket that is not there yet.
-    pub(super) fn insert(&mut self, hash: u64, bucket: Arc<str>, who: &str, level: Level) {
-        let owner = Owner { bucket, who: who.into() };
-        let entry = self.buckets.raw_entry_mut_v1().from_hash(hash, |_| false);
-        if let RawEntryMut::Vacant(vacant) = entry {
-            vacant.insert_hashed_nocheck(hash, owner, level);
-        }
+    pub(super) fn insert(&mut self, hash: u64, name: Name, who: &str, level: Level) {
+        let bucket = Box::new(Bucket { hash, name, who: who.into(), level });
+        self.buckets.insert_unique(hash, bucket, |bucket| bucket.hash);
     }
 
     pub(super) fn remove(&mut self, hash: u64, key: Key<'_>) -> Option<Level> {
-        match self.buckets.raw_entry_mut_v1().from_hash(hash, |owner| owner.is(key)) {
-            RawEntryMut::Occupied(found) => {
-                let level = found.swap_remove();
-                self.shrink();
-                Some(level)
-            }
-            RawEntryMut::Vacant(_) => None,
-        }
+        let found = self.buckets.find_entry(hash, |bucket| bucket.is(key)).ok()?;
+        let (bucket, _) = found.remove();
+        Some(bucket.level)
     }
 
     /// Removes one bucket, that which is missed least: of a random sample the one of which the smallest share is in use, and
     /// of equal ones the one that is full again first. `false` when there is none.
     pub(super) fn evict(&mut self, now: Duration) -> bool {
-        let len = self.buckets.len();
+        let least = if self.buckets.len() <= ALL {
+            self.least((0..self.slots()).filter_map(|slot| self.bucket_in(slot)), now)
+        } else {
+            self.least((0..SAMPLE).filter_map(|_| self.any()), now)
+        };
+        least.is_some_and(|slot| self.remove_from(slot))
+    }
+
+    fn least<'a>(&'a self, buckets: impl Iterator<Item = (usize, &'a Bucket)>, now: Duration) -> Option<usize> {
         let mut least: Option<(usize, f64, Duration)> = None;
-        for _ in 0..SAMPLE.min(len) {
-            let index = fastrand::usize(..len);
-            let Some((_, level)) = self.buckets.get_index(index) else { continue };
-            let (share, full_in) = (level.share(now), level.full_in(now));
+        for (slot, bucket) in buckets {
+            let (share, full_in) = (bucket.level.share(now), bucket.level.full_in(now));
+            if share == 0.0 {
+                return Some(slot);
+            }
             if least.is_none_or(|(_, least, until)| share.total_cmp(&least).then(full_in.cmp(&until)) == Ordering::Less)
             {
-                least = Some((index, share, full_in));
-            }
-            if share == 0.0 {
-                break;
+                least = Some((slot, share, full_in));
             }
         }
-        least.is_some_and(|(index, ..)| self.buckets.swap_remove_index(index).is_some())
+        least.map(|(slot, ..)| slot)
+    }
+
+    /// A bucket by chance.
+    fn any(&self) -> Option<(usize, &Bucket)> {
+        let slots = self.slots();
+        let first = fastrand::usize(..slots.max(1));
+        // The next one that is there: gaps are short, and nobody can choose which bucket stands behind one.
+        (first..slots).chain(0..first).find_map(|slot| self.bucket_in(slot))
+    }
+
+    fn bucket_in(&self, slot: usize) -> Option<(usize, &Bucket)> {
+        self.buckets.get_bucket(slot).map(|bucket| (slot, &**bucket))
+    }
+
+    fn remove_from(&mut self, slot: usize) -> bool {
+        self.buckets.get_bucket_entry(slot).map(|found| drop(found.remove())).is_ok()
     }
 
     /// Sweeps a little at every eighth call: who is there keeps the room small, even when nobody new comes.
@@ -93,31 +111,38 @@ impl Shard {
         if self.hits.is_multiple_of(HITS_PER_SWEEP) { self.sweep(SWEPT_PER_HIT, now) } else { 0 }
     }
 
-    /// Looks at so many buckets, going on where it stopped, and removes those that are as good as new: how many.
-    pub(super) fn sweep(&mut self, most: usize, now: Duration) -> usize {
-        let before = self.buckets.len();
-        for _ in 0..most.min(before) {
-            // From the end: what takes the place of a removed one has been looked at.
-            let next = self.cursor.min(self.buckets.len()).checked_sub(1);
-            let Some(index) = next.or(self.buckets.len().checked_sub(1)) else { break };
-            self.cursor = index;
-            if self.buckets.get_index(index).is_some_and(|(_, level)| level.share(now) == 0.0) {
-                self.buckets.swap_remove_index(index);
+    /// Looks at so many slots, going on where it stopped, and removes the buckets that are as good as new: how many. At the end
+    /// of a round memory is given back.
+    pub(super) fn sweep(&mut self, slots: usize, now: Duration) -> usize {
+        let mut removed: usize = 0;
+        for slot in self.cursor..self.cursor.saturating_add(slots) {
+            if self.buckets.get_bucket(slot).is_some_and(|bucket| bucket.level.share(now) == 0.0) {
+                removed = removed.saturating_add(usize::from(self.remove_from(slot)));
             }
         }
-        let removed = before.saturating_sub(self.buckets.len());
-        if removed > 0 {
+        self.cursor = self.cursor.saturating_add(slots);
+        if self.cursor >= self.buckets.num_buckets() {
+            self.cursor = 0;
             self.shrink();
         }
         removed
+    }
+
+    /// Begins a round of sweeping.
+    pub(super) fn restart(&mut self) {
+        self.cursor = 0;
+    }
+
+    /// Whether no round of sweeping has begun, or the last one has just ended.
+    pub(super) fn is_at_start(&self) -> bool {
+        self.cursor == 0
     }
 
     /// Gives back room when three quarters of it are empty.
     fn shrink(&mut self) {
         let (len, capacity) = (self.buckets.len(), self.buckets.capacity());
         if capacity > CAPACITY_MIN && len < capacity / 4 {
-            self.buckets.shrink_to(len.saturating_mul(2).max(CAPACITY_MIN));
-            self.cursor = self.cursor.min(len);
+            self.buckets.shrink_to(len.saturating_mul(2).max(CAPACITY_MIN / 2), |bucket| bucket.hash);
         }
     }
 
@@ -125,27 +150,34 @@ impl Shard {
         self.buckets.len()
     }
 
+    pub(super) fn slots(&self) -> usize {
+        self.buckets.num_buckets()
+    }
+
     /// For how many buckets there is room.
     pub(super) fn capacity(&self) -> usize {
         self.buckets.capacity()
     }
 
-    /// Those of one limit, between two positions, of which more than `share` is in use.
-    pub(super) fn busy(
-        &self,
-        bucket: &Arc<str>,
-        positions: std::ops::Range<usize>,
-        share: f64,
-        now: Duration,
-    ) -> impl Iterator<Item = (f64, Seen)> {
-        let range = positions.start.min(self.len())..positions.end.min(self.len());
-        let entries = self.buckets.get_range(range).into_iter().flatten();
-        let ours = entries.filter(|(owner, _)| Arc::ptr_eq(&owner.bucket, bucket));
-        let busy =
-            ours.map(move |(owner, level)| (level.share(now), owner, level)).filter(move |found| found.0 > share);
-        busy.map(move |(share, owner, level)| {
-            let used = level.used(now).collect();
-            (share, Seen { bucket: owner.bucket.as_ref().to_owned(), who: owner.who.clone().into(), used })
+    /// Those of one limit in some slots of which more than `share` is in use.
+    pub(super) fn busy(&self, name: &Name, slots: Range<usize>, share: f64, now: Duration) -> Vec<(f64, Seen)> {
+        let there = slots.filter_map(|slot| self.buckets.get_bucket(slot));
+        let ours = there.filter(|bucket| Arc::ptr_eq(&bucket.name, name));
+        let busy = ours.map(|bucket| (bucket.level.share(now), bucket)).filter(|(found, _)| *found > share);
+        busy.map(|(share, bucket)| {
+            let used = bucket.level.used(now).collect();
+            (share, Seen { bucket: name.to_string(), who: bucket.who.to_string(), used })
         })
+        .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bucket_takes_eighty_bytes() {
+        assert_eq!(size_of::<Bucket>(), 80);
     }
 }

@@ -3,15 +3,19 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use tokio::runtime;
+use tracing::warn;
 
 use super::EXIT_CONFIGURATION;
+use crate::buckets::Limiter;
 use crate::config::load::Environment;
-use crate::config::{Log, LogFormat, State};
+use crate::config::{Log, LogFormat};
 use crate::gateway::{Services, preview};
 use crate::identity::Shared;
+use crate::limits::{self, Limits};
 use crate::lines::expand_home;
 use crate::live::Live;
 use crate::observe::access::AccessLog;
@@ -19,7 +23,10 @@ use crate::observe::audit::AuditLog;
 use crate::observe::log::{self, LogHandle, LogTarget};
 use crate::observe::metrics::Metrics;
 use crate::server::{self, Logs};
-use crate::state::{self, Memory, Store};
+use crate::state::{self, Backend, Memory, Redis, Store};
+
+/// How long the start waits for a store that gateways share: a gateway starts without it, if it must.
+const STATE_PATIENCE: Duration = Duration::from_secs(2);
 
 /// Serves until a signal ends it.
 pub fn run(config: &Path) -> ExitCode {
@@ -27,8 +34,8 @@ pub fn run(config: &Path) -> ExitCode {
     let home = environment.get("HOME").map(PathBuf::from);
     let metrics = Metrics::new(usize::MAX);
     let services = Services::new(Arc::clone(&metrics));
-    let identity = Arc::clone(&services.identity);
-    let permits = services.limits.permits.clone();
+    let (identity, limits) = (Arc::clone(&services.identity), Arc::clone(&services.limits));
+    let permits = limits.permits.clone();
     metrics.show_concurrency(move || permits.samples());
     let live = match Live::start(config.to_owned(), environment, services, preview::check_tests) {
         Ok(live) => live,
@@ -40,9 +47,11 @@ pub fn run(config: &Path) -> ExitCode {
         }
     };
     let opened = open_state(&live.current().settings.state, config);
-    let served = opened.and_then(|store| {
-        identity.attach(store);
-        serve(live, &identity, metrics, home.as_deref())
+    let served = opened.and_then(|state| {
+        identity.attach(Arc::clone(&state.store));
+        let limiter = state.shared.clone().map(|redis| redis as Arc<dyn Limiter>);
+        limits.attach(limits::Shared { store: state.store, limiter });
+        serve(live, &identity, limits, metrics, home.as_deref(), state.shared.as_deref())
     });
     match served {
         Ok(()) => ExitCode::SUCCESS,
@@ -53,7 +62,14 @@ pub fn run(config: &Path) -> ExitCode {
     }
 }
 
-fn serve(live: Arc<Live>, identity: &Shared, metrics: Arc<Metrics>, home: Option<&Path>) -> anyhow::Result<()> {
+fn serve(
+    live: Arc<Live>,
+    identity: &Shared,
+    limits: Arc<Limits>,
+    metrics: Arc<Metrics>,
+    home: Option<&Path>,
+    shared: Option<&Redis>,
+) -> anyhow::Result<()> {
     let settings = live.current().settings.clone();
     let log = open_log(&settings.log, home)?;
     let access_log = match &settings.access_log {
@@ -77,20 +93,39 @@ fn serve(live: Arc<Live>, identity: &Shared, metrics: Arc<Metrics>, home: Option
     // The control thread: signals, reloads, the admin address. Requests are served by the workers.
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        identity.load().await?;
-        server::run(server::Options { live, metrics, logs }).await
+        if let Some(redis) = shared {
+            redis.ready(STATE_PATIENCE).await;
+        }
+        match identity.load().await {
+            // It is tried again beside the requests; until then no token is accepted.
+            Err(error) if shared.is_some() => warn!(%error, "revocations could not be read; tokens are refused"),
+            loaded => loaded?,
+        }
+        server::run(server::Options { live, metrics, logs, limits }).await
     })
 }
 
+/// Where state is kept.
+struct Opened {
+    store: Arc<dyn Store>,
+    /// The same, where gateways share it.
+    shared: Option<Arc<Redis>>,
+}
+
 /// Opens what outlives a reload. A path is relative to the folder of `gateway.yaml`.
-fn open_state(settings: &State, config: &Path) -> anyhow::Result<Arc<dyn Store>> {
-    Ok(match settings {
-        State::Memory => Arc::new(Memory::new(state::Limits::default())),
-        State::File(file) => {
+fn open_state(settings: &Backend, config: &Path) -> anyhow::Result<Opened> {
+    let store: Arc<dyn Store> = match settings {
+        Backend::Memory => Arc::new(Memory::new(state::Limits::default())),
+        Backend::File(file) => {
             let folder = config.parent().unwrap_or(Path::new(""));
             Arc::new(state::File::open(&folder.join(file))?)
         }
-    })
+        Backend::Redis(settings) => {
+            let redis = Arc::new(Redis::open(settings)?);
+            return Ok(Opened { store: Arc::clone(&redis) as Arc<dyn Store>, shared: Some(redis) });
+        }
+    };
+    Ok(Opened { store, shared: None })
 }
 
 fn open_log(settings: &Log, home: Option<&Path>) -> anyhow::Result<LogHandle> {

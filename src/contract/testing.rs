@@ -7,6 +7,7 @@ use crate::clock;
 use crate::context::{Context, RequestId};
 use crate::head::{HeaderName, HeaderValue, Headers, Method, RequestBuf};
 use crate::identity::Identity;
+use crate::limits::Limits;
 use crate::yaml::{Node, Place, Sources, parse};
 use std::sync::Arc;
 
@@ -26,6 +27,14 @@ pub fn step<S: Settings>(text: &str) -> Result<Step, Vec<String>> {
 pub fn step_knowing<S: Settings>(text: &str, identity: &Arc<Identity>) -> Result<Step, Vec<String>> {
     let mut compiler =
         Compiler::at(Place::UNKNOWN, "test".to_owned(), &Known { identity: Arc::clone(identity), ..Known::default() });
+    let built = super::build::<S>(&node(text), &mut compiler);
+    outcome(built, compiler)
+}
+
+/// The same with limits that know more than one filter.
+pub fn step_on<S: Settings>(text: &str, limits: &Arc<Limits>) -> Result<Step, Vec<String>> {
+    let known = Known { limits: Arc::clone(limits), ..Known::default() };
+    let mut compiler = Compiler::at(Place::UNKNOWN, "test".to_owned(), &known);
     let built = super::build::<S>(&node(text), &mut compiler);
     outcome(built, compiler)
 }

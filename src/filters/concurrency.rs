@@ -13,7 +13,8 @@
 //! | `wait` | how long one may wait, at most `1m` | `1s` |
 //!
 //! * To protect a service, name a bucket and use it on all routes of its upstream: `{ max: 100, bucket: tasks }`. Without
-//!   `per` a chain counts all requests of all routes that use it.
+//!   `per` a chain counts all requests of all routes that use it. Put a bound for each caller before it, so that nobody
+//!   takes all places, or the whole queue.
 //! * Who waits stands in line: first come, first served. A newcomer never overtakes.
 //! * A refusal is 429 `CONCURRENCY_LIMITED` where callers are told apart, since this caller has too much under way; it is
 //!   503 `OVERLOADED` with `Retry-After: 1` where only routes are, or nothing is, since others have. `details` holds `max`.
@@ -127,8 +128,8 @@ impl Settings for ConcurrencySettings {
             None => compiler.limits().permits.bucket(compiler.own_bucket()),
             Some(name) => {
                 let bucket = compiler.limits().permits.bucket(&name);
-                let each = per.as_ref().map_or_else(|| "all together".to_owned(), |per| format!("per {per}"));
-                compiler.shared_bucket(BucketUse { name, terms: format!("{max} at once, {each}") });
+                let each = per.as_ref().map_or_else(|| "all".to_owned(), |per| format!("each {per}"));
+                compiler.shared_bucket(BucketUse { name, terms: format!("{max} at once for {each}") });
                 bucket
             }
         };

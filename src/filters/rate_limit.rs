@@ -14,6 +14,9 @@
 //! | `cost` | tokens that a request takes | `1` |
 //! | `by_role` | factors on rates and burst: `{ admin: 2.0, viewer: 0.5 }`; of several of the caller's roles the largest, and 1 for who has none of them | |
 //! | `mode` | `enforce`; `observe`: refuses nobody and tells clients nothing, but counts; `off` | `enforce` |
+//! | `store` | where the buckets are: `local`, in each gateway; `shared`, in the state store, for all gateways together | `shared` with `state: { redis: … }`, otherwise `local` |
+//! | `on_store_error` | what is done while the shared store cannot be reached: `local` (each gateway keeps the limit by itself), `allow`, `deny` (503 `STATE_UNAVAILABLE`) | `local` |
+//! | `lease` | tokens that a gateway takes from a shared bucket ahead: `10`, or `{ tokens: 10, for: 1s }` | none: each request asks the store |
 //! | `fields` | which response fields tell clients: `all`, `legacy` (`X-RateLimit-*`), `standard` (`RateLimit`, `RateLimit-Policy`), `none` | `all` |
 //!
 //! * **Who is who.** A consumer is one however many keys it has. Who comes with a token counts by its subject and issuer
@@ -33,7 +36,9 @@
 //!   replaced: its limits are those of the gateway, not of its clients.
 //! * A reload keeps what is used up, also when rates change, as long as the name of the bucket stays: that of `bucket`, or of the chain
 //!   or route and the place among its `rate_limit`s. A preflight that a `cors` filter answers is not counted.
-//! * Buckets are in memory: each gateway counts by itself, and a restart fills them.
+//! * **Where the buckets are.** In memory each gateway counts by itself, and a restart fills them. In Redis all gateways count
+//!   together: [Several gateways](../../docs/limits.md#10-several-gateways) says how exactly, what a `lease` is good for, and what
+//!   happens while Redis is away. No request ever waits for a store that is known to be away.
 //! * `tollgate test` and `explain` take nothing: each request meets full buckets.
 //! * Counted in `tollgate_rate_limit_total`.
 //!
@@ -77,22 +82,22 @@
 //! ```
 
 mod settings;
+mod shared;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use http::header::RETRY_AFTER;
 
-use self::settings::Mode;
 pub use self::settings::RateLimitSettings;
 use crate::buckets::{Key, Level};
 use crate::caller::Caller;
 use crate::context::{Context, Limited, Policy};
 use crate::contract::{Filter, Hooks, Verdict};
 use crate::head::{HeaderValue, RequestHead, ResponseHead};
-use crate::limits::Limits;
 use crate::limits::fields::{self, FieldsSetting, seconds_up};
 use crate::limits::per::{Per, Who};
+use crate::limits::{Limits, Mode};
 use crate::rates::{Ask, Drawn, Rates};
 use crate::reply::{Code, Rejection};
 

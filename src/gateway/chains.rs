@@ -108,16 +108,11 @@ impl<'a> Chains<'a> {
                     let owner = if *count == 1 { owner.to_owned() } else { format!("{owner}#{count}") };
                     let mut compiler = Compiler::at(entry.place, owner, self.known);
                     let step = (filter.build)(&entry.settings, &mut compiler);
+                    let mut findings = compiler.finish();
+                    self.buckets.extend(findings.shared_bucket.take());
                     let Findings {
-                        problems: mut found,
-                        path_parameters,
-                        guarded,
-                        hidden,
-                        calling,
-                        bucket,
-                        number,
-                        shared_bucket,
-                    } = compiler.finish();
+                        problems: mut found, path_parameters, guarded, hidden, calling, bucket, number, ..
+                    } = findings;
                     self.guarded.extend(guarded);
                     self.hidden.extend(hidden);
                     // What a filter says of itself as a whole may only follow from a mistake in one of its settings.
@@ -132,7 +127,7 @@ impl<'a> Chains<'a> {
                         let bucket = bucket.as_ref().map(|bucket| Arc::from(bucket.name.as_str()));
                         Arc::new(link.with_bucket(bucket, number))
                     }));
-                    self.buckets.extend(bucket.into_iter().chain(shared_bucket));
+                    self.buckets.extend(bucket);
                 }
                 None => {
                     built.incomplete = true;

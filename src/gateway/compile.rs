@@ -23,9 +23,10 @@ use crate::head::RequestHead;
 use crate::lines::Target;
 use crate::observe::access::{AccessSettings, Hidden};
 use crate::observe::audit::AuditSettings;
-use crate::observe::metrics::Metrics;
+use crate::observe::metrics::{LimitMetrics, Metrics};
 use crate::reply::{Code, ErrorStyle, Rejection, Reply};
 use crate::route::Table;
+use crate::state::{Backend, redis};
 use crate::upstream::Upstream;
 use crate::yaml::{Located, Node, Place, Problem, Sources};
 
@@ -37,6 +38,8 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(30);
 /// Pingora reads no request with more fields.
 const HEADERS_MAX: u16 = 256;
 const THREADS_MAX: u16 = 1024;
+/// With fewer buckets of limits, chance would decide which one makes place.
+const BUCKETS_LEAST: u32 = 1_000;
 
 /// Compiles a configuration. State of `previous` is kept for what did not change.
 pub fn compile(
@@ -198,6 +201,7 @@ impl<'a> Routes<'a> {
             first_byte: TIMEOUT,
             body_bytes_max: self.config.root.defaults.body_max.map_or(BODY_BYTES_MAX, |size| size.0),
             metrics: self.metrics.route("(none)"),
+            limits: self.limits("(none)", &self.defaults.links),
             captures: None,
         }
     }
@@ -262,6 +266,7 @@ impl<'a> Routes<'a> {
         Some(Route {
             name: Arc::from(written.name.value.as_str()),
             place: written.name.place,
+            limits: self.limits(&written.name.value, &links),
             chain: Chain::new(links),
             action,
             first_byte: timeout.or(defaults.timeout.map(|period| period.0)).unwrap_or(TIMEOUT),
@@ -269,6 +274,13 @@ impl<'a> Routes<'a> {
             metrics: self.metrics.route(&written.name.value),
             captures: (!parameters.is_empty()).then(|| names.into()),
         })
+    }
+
+    /// Counters of the limits of a route. One that is switched off counts nothing.
+    fn limits(&self, route: &str, links: &[Arc<Link>]) -> Box<[(u64, Arc<LimitMetrics>)]> {
+        let counting = links.iter().filter(|link| link.hooks().request);
+        let limits = counting.filter_map(|link| Some((link.number, self.metrics.limit(route, link.bucket.as_ref()?))));
+        limits.collect()
     }
 
     /// The one handler of a route, and the path parameters it needs.
@@ -358,7 +370,9 @@ fn settings(config: &Config, previous: Option<&Gateway>, problems: &mut Vec<Prob
     let limits = limits(&root.limits, problems);
     let access_log = access_log(&root.access_log);
     let audit_log = audit_log(&root.audit_log);
-    (problems.len() == before).then(|| Settings {
+    let state = state(config, problems);
+    (problems.len() == before).then_some(())?;
+    Some(Settings {
         listeners,
         admin: root.admin.as_ref().map(|admin| admin.bind.value.0),
         threads,
@@ -372,7 +386,17 @@ fn settings(config: &Config, previous: Option<&Gateway>, problems: &mut Vec<Prob
         access_log,
         audit_log,
         log: root.log.clone(),
-        state: root.state.clone(),
+        state: state?,
+    })
+}
+
+fn state(config: &Config, problems: &mut Vec<Problem>) -> Option<Backend> {
+    Some(match &config.root.state {
+        config::State::Memory => Backend::Memory,
+        config::State::File(file) => Backend::File(file.clone()),
+        config::State::Redis(written) => {
+            Backend::Redis(Box::new(redis::Settings::compile(written, &config.base, problems)?))
+        }
     })
 }
 
@@ -380,9 +404,9 @@ fn limits(written: &config::Limits, problems: &mut Vec<Problem>) -> Limits {
     if !(1..=HEADERS_MAX).contains(&written.headers_max.value) {
         problems.push(Problem::new(written.headers_max.place, format!("`headers_max` must be 1 to {HEADERS_MAX}")));
     }
-    let positive = |number: &Located<u32>, name: &str, problems: &mut Vec<Problem>| {
-        if number.value == 0 {
-            problems.push(Problem::new(number.place, format!("`{name}` must be at least 1")));
+    let at_least = |least: u32, number: &Located<u32>, name: &str, problems: &mut Vec<Problem>| {
+        if number.value < least {
+            problems.push(Problem::new(number.place, format!("`{name}` must be at least {least}")));
         }
         usize::try_from(number.value).unwrap_or(usize::MAX)
     };
@@ -393,12 +417,14 @@ fn limits(written: &config::Limits, problems: &mut Vec<Problem>) -> Limits {
         body_timeout: written.body_timeout.0,
         idle_timeout: written.idle_timeout.0,
         upgrade_idle_timeout: written.upgrade_idle_timeout.0,
-        connections_max: positive(&written.connections_max, "connections_max", problems),
-        connections_per_address_max: positive(
+        connections_max: at_least(1, &written.connections_max, "connections_max", problems),
+        connections_per_address_max: at_least(
+            1,
             &written.connections_per_address_max,
             "connections_per_address_max",
             problems,
         ),
+        buckets_max: at_least(BUCKETS_LEAST, &written.buckets_max, "buckets_max", problems),
     }
 }
 

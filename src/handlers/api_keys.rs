@@ -19,10 +19,10 @@
 //!
 //! | request | answer |
 //! |---|---|
-//! | `POST …` with `name`, `scopes`, `roles`, `description`, `expires_in` or `expires_at` | 201 and the key itself, which is never shown again |
+//! | `POST …` with `name`, `scopes`, `roles`, `rates`, `description`, `expires_in` or `expires_at` | 201 and the key itself, which is never shown again |
 //! | `GET …?limit=50&after=ID` | 200 and keys in the order they were made; `next` is the `after` of the next page |
 //! | `GET …/{id}` | 200 and what is known of the key |
-//! | `PUT …/{id}` with any of `name`, `scopes`, `roles`, `description`, `disabled`, `expires_in`, `expires_at` | 200; what is left out stays |
+//! | `PUT …/{id}` with any of `name`, `scopes`, `roles`, `rates`, `description`, `disabled`, `expires_in`, `expires_at` | 200; what is left out stays |
 //! | `POST …/{id}/rotate` with `overlap`, `expires_in` or `expires_at`, or no body | 200 and a new key under the same id; the old one works for `overlap` more |
 //! | `DELETE …/{id}` | 204; the key is refused from the next request on |
 //! | `GET …/{id}/usage` | 200 and how often it was used: by route and status, by day for 90 days |
@@ -31,11 +31,13 @@
 //! range are refused with 400 `VALIDATION_ERROR`; `details` has `field`, `value` and `expected`. `name` has letters, digits,
 //! `.`, `_` and `-`, names the caller in logs and to services like that of a consumer, and can be neither that of one, nor of a
 //! user, nor that of a key that can do more than the caller; when the configuration gets a consumer or user of this name, the
-//! key is refused. A duration such as `expires_in` is written as in the configuration: `"90d"`.
+//! key is refused. A duration such as `expires_in` is written as in the configuration: `"90d"`. `rates` stand in place of those of
+//! the `rate_limit`s that count by consumer or key: `["1000/min"]` for all of them, `{"reads": ["1000/min"]}` for the bucket of that name,
+//! `null` to take them away again. What the key has used up is kept.
 //!
 //! **Nobody makes a key that can do more than they can.** Each scope must be one that the caller has, each role one that the
 //! caller has too, and whose scopes and level the caller has; only who has the scope `*` gives any. The same holds for changing,
-//! rotating and revoking: a key that can do more than the caller is out of reach. Refused with 403 `FORBIDDEN`. Without an
+//! rotating and revoking: a key that can do more than the caller is out of reach. `rates` are given by who has the scope `*` only. Refused with 403 `FORBIDDEN`. Without an
 //! `auth` in front there is no caller, and every request is refused with 401 `UNAUTHORIZED`.
 //!
 //! Answers carry `Cache-Control: no-store`. When the state store fails the answer is 503 `STATE_UNAVAILABLE`; a key that was to be
@@ -93,7 +95,7 @@ use crate::context::Context;
 use crate::contract::{Answering, AnyHandler, AsyncHandler, Compiler};
 use crate::head::{HeaderValue, Method, RequestHead, StatusCode, query_parameter};
 use crate::identity::managed::{Previous, Record, WriteError, from_seconds, seconds};
-use crate::identity::{Identity, NewKey, is_prefix, scope_problem};
+use crate::identity::{Identity, NewKey, StoredRates, is_prefix, scope_problem};
 use crate::reply::{Code, Rejection, Reply};
 use crate::state::StoreError;
 use crate::types::Period;
@@ -263,13 +265,14 @@ impl ApiKeys {
             previous: None,
             scopes: asked.scopes.unwrap_or_default(),
             roles: asked.roles.unwrap_or_default(),
+            rates: asked.rates.flatten(),
             disabled: false,
             created_at: seconds(now),
             created_by: caller.name.to_string(),
             updated_at: seconds(now),
             expires_at: expires,
         };
-        rights::check(caller, &record.scopes, &record.roles, self.identity.roles())?;
+        rights::check(caller, &record, self.identity.roles())?;
         let (most, identity) = (self.keys_max, Arc::clone(&self.identity));
         let written = to_the_end(async move {
             let store = identity.shared().store()?;
@@ -326,6 +329,7 @@ impl ApiKeys {
             description: asked.description.clone().unwrap_or_else(|| record.description.clone()),
             scopes: asked.scopes.clone().unwrap_or_else(|| record.scopes.clone()),
             roles: asked.roles.clone().unwrap_or_else(|| record.roles.clone()),
+            rates: asked.rates.clone().unwrap_or_else(|| record.rates.clone()),
             disabled: disabled.unwrap_or(record.disabled),
             expires_at: asked.expires.unwrap_or(record.expires_at),
             updated_at: seconds(now),
@@ -405,7 +409,7 @@ impl ApiKeys {
             let edit = |record: &Record| {
                 rights::reach(&by, record, identity.roles())?;
                 let edited = edit(record);
-                rights::check(&by, &edited.scopes, &edited.roles, identity.roles())?;
+                rights::check(&by, &edited, identity.roles())?;
                 Ok::<_, Refused>(edited)
             };
             let changed = identity.shared().managed().change(store.as_ref(), &of, edit).await;
@@ -425,6 +429,7 @@ impl ApiKeys {
             description: members.optional("description", body::description)?,
             scopes: members.optional("scopes", |value| body::scopes(value, allowed))?,
             roles: members.optional("roles", |value| body::roles(value, role_allowed))?,
+            rates: members.optional("rates", body::rates)?,
             expires: body::expires(members, self.expires_max, now)?,
         })
     }
@@ -452,6 +457,8 @@ struct Asked {
     description: Option<String>,
     scopes: Option<Vec<String>>,
     roles: Option<Vec<String>>,
+    /// `Some(None)`: none of its own any more.
+    rates: Option<Option<StoredRates>>,
     expires: Option<u64>,
 }
 

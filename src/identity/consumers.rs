@@ -8,8 +8,10 @@ use serde::Deserialize;
 use serde_json::Map;
 
 use super::certificates::CertificateSettings;
+use super::own_rates::OwnRatesSettings;
 use super::roles::{Roles, check_scope, fields};
 use crate::caller::{Caller, CallerFields, Credential, Level, Scopes};
+use crate::rates::OwnRates;
 use crate::yaml::{Located, Problem};
 
 /// Most roles of a consumer.
@@ -38,6 +40,9 @@ pub struct ConsumerSettings {
     /// Client certificates of listeners with a `client_ca`.
     #[serde(default)]
     pub certificates: Vec<CertificateSettings>,
+    /// Rates in place of those of every `rate_limit` that counts by consumer or key: `[1000/min]`, or `{ reads: [1000/min] }`
+    /// for the bucket of that name alone.
+    pub rates: Option<OwnRatesSettings>,
 }
 
 /// An API key: never itself, only its hash. `tollgate key new` makes one.
@@ -55,6 +60,8 @@ pub struct KeySettings {
     pub disabled: bool,
     /// The only scopes it has, each one of the consumer's. Default: those of the consumer.
     pub scopes: Option<Vec<Located<String>>>,
+    /// Rates in place of those of the consumer, in the same two forms.
+    pub rates: Option<OwnRatesSettings>,
 }
 
 /// A compiled consumer: what every caller has that is let in as it.
@@ -65,6 +72,7 @@ pub struct Consumer {
     scopes: Scopes,
     level: Level,
     fields: CallerFields,
+    rates: Option<Arc<OwnRates>>,
 }
 
 impl Consumer {
@@ -82,6 +90,7 @@ impl Consumer {
         problems.extend(written.scopes.iter().filter_map(scope_problem));
         let own: Box<[Box<str>]> = written.roles.iter().map(|role| role.value.as_str().into()).collect();
         let scopes = roles.scopes(&own, written.scopes.iter().map(|scope| scope.value.as_str()));
+        let rates = written.rates.as_ref().and_then(|rates| rates.compile(problems)).map(Arc::new);
         if problems.len() > before {
             return None;
         }
@@ -93,12 +102,17 @@ impl Consumer {
             }
         };
         let name = Arc::from(written.name.value.as_str());
-        Some(Self { name, disabled: written.disabled, level: roles.level(&own), roles: own, scopes, fields })
+        Some(Self { name, disabled: written.disabled, level: roles.level(&own), roles: own, scopes, fields, rates })
     }
 
     /// Its own scopes and those of its roles.
     pub fn scopes(&self) -> &Scopes {
         &self.scopes
+    }
+
+    /// Rates in place of those that filters say.
+    pub fn rates(&self) -> Option<&Arc<OwnRates>> {
+        self.rates.as_ref()
     }
 
     /// The caller that is let in with `credential`. `scopes` are the only ones it has; without them, those of the consumer.
@@ -125,7 +139,7 @@ impl Consumer {
             claims: Map::new(),
             expires,
             fields,
-            rates: None,
+            rates: self.rates.clone(),
         })
     }
 }

@@ -126,9 +126,7 @@ impl Issuer {
         if from.is_some_and(|from| now < from) {
             return Err(Reason::NotYet);
         }
-        if self.shared.is_revoked(&caller) {
-            return Err(Reason::Revoked);
-        }
+        self.shared.check_revoked(&caller)?;
         Ok(caller)
     }
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::consumers::{Consumer, ConsumerSettings, KeySettings, SCOPES_MAX, few, scope_problem};
+use super::own_rates::merged;
 use super::roles::Roles;
 use super::{Digest, Reason};
 use crate::caller::{Caller, Credential, Scopes};
@@ -105,6 +106,7 @@ impl Compiling<'_> {
         let digest = self.digest(&written.sha256);
         let expires = written.expires.as_ref().and_then(|text| self.expires(text));
         let scopes = written.scopes.as_deref().map(|scopes| self.scopes(scopes, consumer));
+        let rates = written.rates.as_ref().and_then(|rates| rates.compile(self.problems));
         self.prefix(written);
         self.id(&written.id);
         let Some(digest) = digest else { return };
@@ -112,9 +114,10 @@ impl Compiling<'_> {
         let Some(consumer) = consumer.filter(|_| self.problems.len() == before) else { return };
         let id = Arc::<str>::from(written.id.value.as_str());
         let credential = Credential::Key { id: Arc::clone(&id), managed: false, version: digest.version() };
-        let Some(caller) = consumer.caller(credential, scopes, expires) else {
+        let Some(mut caller) = consumer.caller(credential, scopes, expires) else {
             return self.report(written.id.place, "its scopes cannot stand in a header field", "visible ASCII only");
         };
+        caller.rates = merged(rates, consumer.rates());
         let key = Key { caller: Arc::new(caller), disabled: written.disabled || consumer.disabled };
         self.keys.by_id.insert(id, digest);
         self.keys.by_digest.insert(digest, key);

@@ -18,7 +18,7 @@ use tokio::sync::Mutex;
 
 use super::{Digest, Identity, Reason};
 use crate::caller::Caller;
-use crate::state::{Space, Store, StoreError};
+use crate::state::{Mark, Space, Store, StoreError};
 use shards::Shards;
 
 pub use record::{ManagedKey, Previous, Record, from_seconds, seconds};
@@ -131,6 +131,43 @@ impl ManagedKeys {
         }
         let _ = self.loaded.set(());
         Ok(self.len())
+    }
+
+    /// Takes over what was written since `mark`, by whichever gateway; whether a key changed by that.
+    ///
+    /// # Errors
+    /// The store failed; what is known stays, and `mark` with it.
+    pub(super) async fn follow(&self, store: &dyn Store, mark: &mut Mark, now: SystemTime) -> Result<bool, StoreError> {
+        let changes = store.changes(KEYS, mark).await?;
+        let mut changed = changes.keys.is_none();
+        match changes.keys {
+            None => drop(self.load(store, now).await?),
+            Some(ids) => {
+                for id in ids {
+                    changed |= self.read_again(store, &id).await?;
+                }
+            }
+        }
+        *mark = changes.mark;
+        Ok(changed)
+    }
+
+    /// Reads one key; whether it is another one now.
+    async fn read_again(&self, store: &dyn Store, id: &str) -> Result<bool, StoreError> {
+        let _writing = self.writing.lock().await;
+        let stored = store.get(KEYS, id).await?;
+        let record = stored.and_then(|stored| serde_json::from_slice::<Record>(&stored).ok());
+        let known = self.by_id.get(id);
+        let Some(record) = record.filter(|record| record.id == id) else {
+            self.hide(id);
+            return Ok(known.is_some());
+        };
+        let same = known.is_some_and(|known| known.record == record);
+        if !same && self.show(record).is_none() {
+            // A damaged one lets nobody in, and neither does the one before it.
+            self.hide(id);
+        }
+        Ok(!same)
     }
 
     /// Puts a record into the index, in the place of what is there under its id. A damaged one stays out.

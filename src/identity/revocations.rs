@@ -7,7 +7,7 @@ use std::sync::{PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::caller::{Caller, Credential};
-use crate::state::{Space, Store, StoreError};
+use crate::state::{Mark, Space, Store, StoreError};
 
 /// Most that one part remembers at once, so that all of them hold a million. Each is forgotten when its token has ended.
 const SHARD_ENTRIES_MAX: usize = 1_000_000 / SHARDS;
@@ -86,14 +86,35 @@ impl Revocations {
             let last = page.len() < PAGE;
             after = page.last().map(|entry| entry.key.clone());
             for entry in page {
-                // One that cannot be read is never forgotten: that is the safe side.
-                let until = std::str::from_utf8(&entry.value).ok().and_then(|text| text.parse().ok());
-                self.remember(&entry.key, until.unwrap_or(i64::MAX), milliseconds(now))?;
+                self.remember(&entry.key, until(&entry.value), milliseconds(now))?;
             }
             if last {
                 return Ok(());
             }
         }
+    }
+
+    /// Takes over what was revoked since `mark`, by whichever gateway; whether anything was.
+    ///
+    /// # Errors
+    /// The store failed; `mark` stays.
+    pub async fn follow(&self, store: &dyn Store, mark: &mut Mark, now: SystemTime) -> Result<bool, StoreError> {
+        let changes = store.changes(SPACE, mark).await?;
+        let mut changed = changes.keys.is_none();
+        match changes.keys {
+            None => self.load(store, now).await?,
+            Some(ids) => {
+                for id in ids {
+                    // Nothing is taken out of here: what is gone has ended.
+                    if let Some(value) = store.get(SPACE, &id).await? {
+                        self.remember(&id, until(&value), milliseconds(now))?;
+                        changed = true;
+                    }
+                }
+            }
+        }
+        *mark = changes.mark;
+        Ok(changed)
     }
 
     fn remember(&self, id: &str, until: i64, now: i64) -> Result<(), StoreError> {
@@ -119,6 +140,11 @@ impl Revocations {
         let place = usize::try_from(self.hasher.hash_one(id) % SHARDS as u64).ok()?;
         self.shards.get(place)
     }
+}
+
+/// When an entry may be forgotten. One that cannot be read never is: that is the safe side.
+fn until(value: &[u8]) -> i64 {
+    std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or(i64::MAX)
 }
 
 fn milliseconds(time: SystemTime) -> i64 {

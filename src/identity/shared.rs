@@ -1,29 +1,32 @@
 //! What all snapshots of a process have in common.
 
 use std::hash::RandomState;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use reqwest::Url;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
-use tracing::warn;
+use tracing::{info, warn};
 
+use super::Reason;
 use super::jwks::{KeySets, Source};
 use super::managed::ManagedKeys;
 use super::passwords::Hashing;
 use super::revocations::Revocations;
 use super::token_service::{Attempts, Clients};
-use crate::caller::Caller;
+use crate::caller::{Caller, Credential};
 use crate::clock;
 use crate::observe::audit::AuditLog;
-use crate::state::{Store, StoreError};
+use crate::state::{Mark, Store, StoreError};
 
 /// How often counters of use are added to the store; so much of them is lost with a process that is killed.
 const FLUSH_INTERVAL: Duration = Duration::from_secs(1);
-/// How often managed keys are read again, in flushes: for what another gateway wrote, and for what has ended.
-const FLUSHES_PER_READ: u32 = 3600;
+/// How often it is asked what other gateways wrote.
+const FOLLOW_INTERVAL: Duration = Duration::from_secs(1);
+/// How often managed keys are read again, in times of that: for what has ended.
+const FOLLOWS_PER_READ: u32 = 3600;
 
 /// What identity knows beyond one snapshot.
 #[derive(Default)]
@@ -38,6 +41,8 @@ pub struct Shared {
     told_revoked: watch::Sender<u64>,
     /// Tokens that were taken back.
     pub revocations: Revocations,
+    /// The store did not say yet which those are.
+    revocations_unread: AtomicBool,
     /// Failed logins.
     pub(super) attempts: Attempts,
     /// Where passwords are checked.
@@ -46,6 +51,22 @@ pub struct Shared {
     pub(super) clients: Clients,
     /// Which user's hash is checked for a name that nobody has: the same one throughout.
     pub(super) names: RandomState,
+}
+
+/// Up to where it is known what was written in the store.
+#[derive(Default)]
+struct Followed {
+    keys: Mark,
+    revocations: Mark,
+    times: u32,
+    /// That it cannot be asked was said.
+    failed: bool,
+}
+
+fn interval(period: Duration) -> tokio::time::Interval {
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks
 }
 
 impl Shared {
@@ -65,12 +86,26 @@ impl Shared {
         self.audit.get()
     }
 
-    /// Reads from the store what requests ask for in memory. Nothing is served before that.
+    /// Reads from the store what requests ask for in memory. Nothing is served before that was tried.
     ///
     /// # Errors
-    /// The store is not open or does not answer.
+    /// The store is not open or does not answer. Until [`Shared::keep`] succeeds with it, no token is accepted.
     pub async fn load(&self) -> Result<(), StoreError> {
-        self.revocations.load(&**self.store()?, clock::wall()).await
+        let loaded = self.revocations.load(&**self.store()?, clock::wall()).await;
+        self.revocations_unread.store(loaded.is_err(), Ordering::Release);
+        loaded
+    }
+
+    /// Whether the tokens of a caller were taken back.
+    ///
+    /// # Errors
+    /// They were, or nobody can say.
+    pub(super) fn check_revoked(&self, caller: &Caller) -> Result<(), Reason> {
+        if self.is_revoked(caller) {
+            return Err(Reason::Revoked);
+        }
+        let token = matches!(caller.credential, Credential::Token { .. });
+        if token && self.revocations_unread.load(Ordering::Acquire) { Err(Reason::KeysUnavailable) } else { Ok(()) }
     }
 
     /// Takes back the token or login `id`, whose last token ends at `ends`.
@@ -120,17 +155,46 @@ impl Shared {
 
     /// Keeps store and memory together, beside the requests, until it is dropped.
     pub async fn keep(self: Arc<Self>) {
-        let mut ticks = tokio::time::interval(FLUSH_INTERVAL);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut flushes = 0_u32;
-        loop {
-            ticks.tick().await;
-            flushes = flushes.wrapping_add(1);
-            if !self.managed.is_loaded() || flushes.is_multiple_of(FLUSHES_PER_READ) {
-                self.read_keys().await;
+        let flush = async {
+            let mut ticks = interval(FLUSH_INTERVAL);
+            loop {
+                ticks.tick().await;
+                self.flush().await;
             }
-            self.flush().await;
+        };
+        let follow = async {
+            let mut followed = Followed::default();
+            let mut ticks = interval(FOLLOW_INTERVAL);
+            loop {
+                ticks.tick().await;
+                self.follow(&mut followed).await;
+            }
+        };
+        // Apart, so that many counters do not delay the news that a key was revoked.
+        tokio::join!(flush, follow);
+    }
+
+    /// Takes over what other gateways wrote since the last time, and what could not be read before.
+    async fn follow(&self, followed: &mut Followed) {
+        followed.times = followed.times.wrapping_add(1);
+        let Ok(store) = self.store() else { return };
+        if self.revocations_unread.load(Ordering::Acquire) && self.load().await.is_ok() {
+            info!("revocations could be read");
         }
+        if !self.managed.is_loaded() || followed.times.is_multiple_of(FOLLOWS_PER_READ) {
+            self.read_keys().await;
+        }
+        let now = clock::wall();
+        let keys = self.managed.follow(store.as_ref(), &mut followed.keys, now).await;
+        let revoked = self.revocations.follow(store.as_ref(), &mut followed.revocations, now).await;
+        if matches!(keys, Ok(true)) || matches!(revoked, Ok(true)) {
+            self.tell_revoked();
+        }
+        let failed = keys.and(revoked).err();
+        if let Some(error) = failed.as_ref().filter(|_| !followed.failed) {
+            warn!(%error, "what other gateways revoke is not known until the state store answers");
+        }
+        followed.failed = failed.is_some();
     }
 
     /// The key set at this address. When it changes, that is told like a revocation: a key may have been withdrawn.
@@ -154,3 +218,6 @@ impl Shared {
         self.told_revoked.subscribe()
     }
 }
+
+#[cfg(test)]
+mod tests;

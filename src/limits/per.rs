@@ -117,10 +117,10 @@ struct Prefixes {
     v6: Option<Node>,
 }
 
-/// Words that stand alone, for hints.
-const WORDS: [&str; 4] = ["consumer", "key", "ip", "route"];
-/// Parts with settings, for hints.
-const KEYS: [&str; 3] = ["ip", "header", "claim"];
+/// All parts, for hints.
+const PARTS: [&str; 6] = ["consumer", "key", "ip", "header", "claim", "route"];
+/// Those that may have settings.
+const WITH_SETTINGS: [&str; 3] = ["ip", "header", "claim"];
 
 /// A compiled `per`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -171,7 +171,7 @@ impl Per {
         }
         if nodes.is_empty() || nodes.len() > PARTS_MAX {
             let problem = Problem::new(node.place, format!("`per` has 1 to {PARTS_MAX} parts, not {}", nodes.len()));
-            problems.push(problem.with_hint(format!("such as {}", WORDS.join(", "))));
+            problems.push(problem.with_hint(format!("such as {}", PARTS.join(", "))));
         }
         if problems.is_empty() { Ok(Self { parts }) } else { Err(problems) }
     }
@@ -246,7 +246,7 @@ fn part(node: &Node) -> Result<Part, Vec<Problem>> {
                 let problem = Problem::new(node.place, format!("`{word}` needs a name"));
                 Err(vec![problem.with_hint(format!("write `{{ {word}: NAME }}`"))])
             }
-            other => Err(vec![Problem::unknown(node.place, "part of `per`", other, WORDS.into_iter().chain(KEYS))]),
+            other => Err(vec![Problem::unknown(node.place, "part of `per`", other, PARTS.into_iter())]),
         };
     }
     let [entry] = node.entries() else {
@@ -259,8 +259,8 @@ fn part(node: &Node) -> Result<Part, Vec<Problem>> {
 fn with_settings(node: &Node, entry: &Entry) -> Result<Part, Vec<Problem>> {
     let place = entry.value.place;
     let one = |problem: Problem| Err(vec![problem]);
-    if !KEYS.contains(&&*entry.key.text) {
-        return one(Problem::unknown(entry.key.place, "part of `per`", &entry.key.text, WORDS.into_iter().chain(KEYS)));
+    if !WITH_SETTINGS.contains(&&*entry.key.text) {
+        return one(Problem::unknown(entry.key.place, "part of `per`", &entry.key.text, PARTS.into_iter()));
     }
     match decode::<PartSettings>(node)? {
         PartSettings::Ip(written) => {

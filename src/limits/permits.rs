@@ -16,7 +16,7 @@ use std::num::NonZeroU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
-use indexmap::{Equivalent, IndexMap};
+use hashbrown::Equivalent;
 use smallvec::SmallVec;
 use tokio::sync::oneshot;
 
@@ -228,7 +228,7 @@ struct Shard(Mutex<Slots>);
 
 #[derive(Default)]
 struct Slots {
-    slots: IndexMap<Key, Slot, Hashed>,
+    slots: hashbrown::HashMap<Key, Slot, Hashed>,
     /// The number of the last place in a line.
     last: u64,
 }
@@ -274,9 +274,9 @@ impl Shard {
 
 impl Slots {
     fn forget(&mut self, key: &Key) {
-        self.slots.swap_remove(key);
+        self.slots.remove(key);
         if self.slots.is_empty() && self.slots.capacity() > KEPT_ENTRIES_MAX {
-            self.slots = IndexMap::default();
+            self.slots = hashbrown::HashMap::default();
         }
     }
 }

@@ -20,11 +20,11 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use self::availability::Availability;
+use self::availability::{Availability, PROBE_INTERVAL};
 use self::lease::{Answer, Next};
 use self::leases::Leases;
 use crate::buckets::{Key, Limiter, Local};
-use crate::clock;
+use crate::observe::metrics::StoreSample;
 use crate::rates::{Ask, Drawn, Rates};
 
 /// How a limit uses shared buckets.
@@ -77,16 +77,6 @@ pub enum Outcome {
     Denied,
 }
 
-/// How it goes with the store, for the metrics.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sample {
-    pub is_up: bool,
-    /// Requests to it that failed.
-    pub errors: u64,
-    /// Decisions made without it.
-    pub without: [(&'static str, u64); 3],
-}
-
 /// The buckets of several gateways.
 pub struct Remote {
     limiter: Arc<dyn Limiter>,
@@ -111,7 +101,7 @@ impl Remote {
         Self {
             limiter,
             bound,
-            availability: Availability::default(),
+            availability: Availability::new(PROBE_INTERVAL),
             leases: Leases::default(),
             without: Without::default(),
         }
@@ -156,8 +146,9 @@ impl Remote {
         self.availability.keep(probe, || self.without.total()).await;
     }
 
-    pub fn sample(&self) -> Sample {
-        Sample {
+    /// How it goes with the store.
+    pub fn sample(&self) -> StoreSample {
+        StoreSample {
             is_up: self.availability.is_up(),
             errors: self.availability.errors(),
             without: [OnStoreError::Local, OnStoreError::Allow, OnStoreError::Deny]
@@ -176,7 +167,7 @@ impl Remote {
         let asked = match self.leases.next(key, rates, cost, lease, now) {
             Next::Known(drawn) => return Some(drawn),
             Next::Refill(drawn, ask) => {
-                self.refill(key, rates, ask, cost, lease);
+                self.refill(key, rates, ask, cost, lease, now);
                 return Some(drawn);
             }
             Next::Alone => {
@@ -192,14 +183,13 @@ impl Remote {
         Some(leading.answered(cost, drawn, lease, now))
     }
 
-    /// Takes more tokens beside the request.
-    fn refill(self: &Arc<Self>, key: Key<'_>, rates: &Rates, ask: Ask, cost: f64, lease: &Lease) {
+    /// Takes more tokens beside a request that came at `asked`: before the store is asked, so that they are not spent later
+    /// than they may be.
+    fn refill(self: &Arc<Self>, key: Key<'_>, rates: &Rates, ask: Ask, cost: f64, lease: &Lease, asked: Instant) {
         let (remote, rates, lease) = (Arc::clone(self), rates.clone(), *lease);
         let (bucket, who): (Box<str>, Box<str>) = (key.bucket.into(), key.who.into());
         tokio::spawn(async move {
             let key = Key { bucket: &bucket, who: &who };
-            // Before it is asked: tokens are not to be spent later than they may.
-            let asked = clock::now();
             let answer = match remote.ask(key, &rates, ask).await {
                 Some(drawn) => Answer::refilled(cost, drawn),
                 None => Answer::Failed,

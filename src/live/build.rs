@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use super::contents::{Contents, Scope};
 use super::{Check, Running};
+use crate::clock;
 use crate::config::load::{Config, Environment, Overrides, ReadFile, load};
 use crate::gateway::{self, Gateway, Services};
 use crate::yaml::{self, FileId, Kind, Node, Problem, Sources};
@@ -71,6 +72,9 @@ impl Build {
             Ok(gateway) => {
                 let problems = (self.check)(&gateway);
                 if problems.is_empty() {
+                    // Not before: buckets that had to go for a candidate that is refused would not come back.
+                    let buckets = &self.services.limits.local;
+                    buckets.set_max(gateway.settings.limits.buckets_max, clock::now());
                     return Ok(Made { gateway, files, folders, attached });
                 }
                 let sources = Arc::clone(&gateway.sources);

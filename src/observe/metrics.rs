@@ -6,11 +6,13 @@
 
 mod concurrency;
 mod keysets;
+mod limits;
 mod listener;
 mod named;
 mod process;
 mod route;
 mod series;
+mod store;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -23,8 +25,10 @@ use prometheus::proto::{LabelPair, Metric, MetricFamily};
 
 pub use self::concurrency::{ConcurrencySample, WaitEnd, Waits};
 pub use self::keysets::KeySetSample;
+pub use self::limits::LimitMetrics;
 pub use self::listener::{ListenerMetrics, OpenConnection};
 pub use self::route::{InFlight, RouteMetrics};
+pub use self::store::StoreSample;
 pub use self::upstream::{TargetMetrics, UpstreamError};
 
 use self::named::{Budget, Named};
@@ -43,8 +47,10 @@ pub struct Metrics {
     routes: Arc<Named<String, RouteMetrics>>,
     upstreams: Arc<Named<String, UpstreamMetrics>>,
     targets: Arc<Named<(String, String), TargetMetrics>>,
+    limits: Arc<Named<(String, String), LimitMetrics>>,
     listeners: Arc<Named<String, ListenerMetrics>>,
     other_route: OnceLock<Arc<RouteMetrics>>,
+    other_limit: OnceLock<Arc<LimitMetrics>>,
     other_upstream: OnceLock<Arc<UpstreamMetrics>>,
     other_target: OnceLock<Arc<TargetMetrics>>,
     reloads_ok: AtomicU64,
@@ -56,6 +62,7 @@ pub struct Metrics {
     audit_log_dropped: Dropped,
     key_sets: OnceLock<Box<dyn Fn() -> Vec<KeySetSample> + Send + Sync>>,
     concurrency: OnceLock<Box<dyn Fn() -> Vec<ConcurrencySample> + Send + Sync>>,
+    store: OnceLock<Box<dyn Fn() -> Option<StoreSample> + Send + Sync>>,
 }
 
 /// Where to ask how many lines a log lost.
@@ -69,7 +76,7 @@ struct ConfigState {
 }
 
 impl Metrics {
-    /// At most `series_max` routes and targets, taken together, are counted by name; further ones share the name
+    /// At most `series_max` routes, limits of routes and targets, taken together, are counted by name; further ones share the name
     /// `(other)` until the next reload that finds room; the names of a configuration count until its last request
     /// is done. A route shows up to 20 lines, and one more for each method with class
     /// of status and each error code that occurs on it; a target up to 11.
@@ -81,9 +88,11 @@ impl Metrics {
             routes: Named::new(Arc::clone(&budget)),
             upstreams: Named::new(Arc::clone(&unbounded)),
             targets: Named::new(Arc::clone(&budget)),
+            limits: Named::new(Arc::clone(&budget)),
             budget,
             listeners: Named::new(unbounded),
             other_route: OnceLock::new(),
+            other_limit: OnceLock::new(),
             other_upstream: OnceLock::new(),
             other_target: OnceLock::new(),
             reloads_ok: AtomicU64::new(0),
@@ -95,6 +104,7 @@ impl Metrics {
             audit_log_dropped: OnceLock::new(),
             key_sets: OnceLock::new(),
             concurrency: OnceLock::new(),
+            store: OnceLock::new(),
         })
     }
 
@@ -108,6 +118,13 @@ impl Metrics {
         self.routes
             .get(name.to_owned(), |lease| RouteMetrics::new(name, Some(lease)))
             .unwrap_or_else(|| Arc::clone(self.other_route.get_or_init(|| Arc::new(RouteMetrics::new(OTHER, None)))))
+    }
+
+    /// The counters of a bucket on the route `name`, for as long as the handle is held.
+    pub fn limit(&self, name: &str, bucket: &str) -> Arc<LimitMetrics> {
+        let key = (name.to_owned(), bucket.to_owned());
+        let other = || Arc::clone(self.other_limit.get_or_init(|| Arc::new(LimitMetrics::new(OTHER, OTHER, None))));
+        self.limits.get(key, |lease| LimitMetrics::new(name, bucket, Some(lease))).unwrap_or_else(other)
     }
 
     /// The counters of one target of the upstream `name`, for as long as the handle is held.
@@ -175,20 +192,29 @@ impl Metrics {
         let _ = self.concurrency.set(Box::new(samples));
     }
 
+    /// Where to ask how it goes with the store that gateways share, if there is one. The first one given stays.
+    pub fn show_store(&self, sample: impl Fn() -> Option<StoreSample> + Send + Sync + 'static) {
+        let _ = self.store.set(Box::new(sample));
+    }
+
     /// Everything, in the text exposition format 0.0.4; see [`CONTENT_TYPE`].
     pub fn render(&self) -> String {
         let mut families = self.gateway_families();
         let mut routes = self.routes.all();
         routes.extend(self.other_route.get().cloned());
+        let mut limits = self.limits.all();
+        limits.extend(self.other_limit.get().cloned());
         let mut upstreams = self.upstreams.all();
         upstreams.extend(self.other_upstream.get().cloned());
         let mut targets = self.targets.all();
         targets.extend(self.other_target.get().cloned());
         families.extend(listener::families(&self.listeners.all()));
         families.extend(route::families(&routes));
+        families.extend(limits::families(&limits));
         families.extend(upstream::families(&upstreams, &targets));
         families.extend(keysets::families(&self.key_sets.get().map(|samples| samples()).unwrap_or_default()));
         families.extend(concurrency::families(&self.concurrency.get().map(|samples| samples()).unwrap_or_default()));
+        families.extend(store::families(self.store.get().and_then(|sample| sample())));
         families.extend(process::families());
         // The encoder refuses families without a sample.
         families.retain(|family| !family.get_metric().is_empty());

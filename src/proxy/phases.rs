@@ -357,12 +357,11 @@ impl ProxyHttp for App {
             if let Some(code) = x.code {
                 route.metrics.refused(code.name);
             }
+            if let Some(context) = &x.context {
+                route.count_limits(&context.standings);
+            }
         }
         x.in_flight = None;
-        // The rest of a body that nobody wanted may still be read, for seconds: that is not in flight.
-        if let Some(context) = &mut x.context {
-            context.held.clear();
-        }
         if let Some(context) = &x.context
             && let Some(Credential::Key { id, managed: true, .. }) =
                 context.caller.as_ref().map(|caller| &caller.credential)

@@ -2,8 +2,12 @@
 
 mod contract;
 mod file;
+mod limiter;
 mod memory;
 mod model;
+mod outages;
+mod redis;
+pub mod server;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use super::expiry::Now;
-use super::{File, Limits, Memory, Space, Store};
+use super::{File, Limits, Memory, Redis, Space, Store};
 
 const SPACE: Space = Space("test");
 const OTHER: Space = Space("other");
@@ -50,6 +54,12 @@ impl Bench {
     fn memory() -> Self {
         let clock = Clock::new();
         Self { store: Arc::new(Memory::with_clock(Limits::default(), clock.now())), clock, _folder: None }
+    }
+
+    fn redis() -> Self {
+        let clock = Clock::new();
+        let store = Redis::with_clock(&server::shared().settings(), clock.now()).unwrap();
+        Self { store: Arc::new(server::up(store)), clock, _folder: None }
     }
 
     fn file() -> Self {

@@ -158,7 +158,9 @@ async fn a_wait_that_is_over_is_refused() {
     assert!(since.elapsed() >= Duration::from_millis(300));
     gateway.counts(&[(IN_FLIGHT, 1.0), (WAITING, 0.0)]).await;
     gateway.counts(&[("tollgate_concurrency_refused_total{bucket=\"c\",reason=\"timeout\"}", 1.0)]).await;
-    slow.answer(2);
+    slow.answer(1);
+    gateway.counts(&[(IN_FLIGHT, 0.0)]).await;
+    slow.answer(1);
     assert_eq!(client.get("/x").await.status, 200, "the connection is as good as before");
 }
 

@@ -1,5 +1,8 @@
 //! Bounds on what clients may do.
 
+mod exactness;
+mod rate_limit;
+
 use std::time::{Duration, Instant};
 
 use crate::harness::{Client, Gateway, Upstream, all_to, within};

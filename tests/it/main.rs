@@ -26,6 +26,7 @@ mod observe;
 mod proxying;
 mod reload;
 mod routing;
+mod shared_limits;
 mod shutdown;
 mod storm;
 mod tls;

@@ -5,20 +5,19 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::shared::{LeaseForm, SharedLimit, StoreSetting, Written};
 use super::{RateLimit, Terms};
-use crate::contract::{BucketUse, Calling, Compiler, Settings, Step};
+use crate::contract::{BucketUse, Compiler, Settings, Step};
+use crate::limits::Mode;
 use crate::limits::fields::FieldsSetting;
 use crate::limits::per::{Per, PerSettings};
+use crate::limits::remote::{self, OnStoreError};
 use crate::rates::{RATES_MAX, Rates};
 use crate::types::Rate;
-use crate::yaml::{Located, Named, Problem};
+use crate::yaml::{Located, Named, Node, Problem};
 
 /// Most tokens a request takes, and a burst has.
 const TOKENS_MAX: u64 = 1_000_000_000;
-/// Largest factor of a role.
-const FACTOR_MAX: f64 = 1_000_000.0;
-/// Longest name of a bucket, in bytes.
-const NAME_BYTES_MAX: usize = 128;
 
 /// Lets a caller through so often in a time.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -42,19 +41,13 @@ pub struct RateLimitSettings {
     /// Which response fields tell clients where they stand. Default `all`.
     #[serde(default)]
     fields: FieldsSetting,
-}
-
-/// What becomes of a request for which nothing is left.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Mode {
-    /// It is refused.
-    #[default]
-    Enforce,
-    /// It passes, and is counted.
-    Observe,
-    /// Nothing is counted.
-    Off,
+    /// Where the buckets are. Default: `shared` where gateways share their state (`state: { redis: … }`), otherwise `local`.
+    store: Option<Located<StoreSetting>>,
+    /// What is done while the shared store cannot be reached. Default `local`: each gateway keeps the limit by itself.
+    on_store_error: Option<Located<OnStoreError>>,
+    /// Tokens that a gateway takes from a shared bucket ahead: `10`, or `{ tokens: 10, for: 1s }`. Default: none.
+    #[schemars(with = "Option<LeaseForm>")]
+    lease: Option<Node>,
 }
 
 impl Settings for RateLimitSettings {
@@ -62,14 +55,15 @@ impl Settings for RateLimitSettings {
     const SUMMARY: &'static str = "lets a caller through so often in a time";
 
     fn build(self, compiler: &mut Compiler) -> Option<Step> {
-        let per = self.per(compiler);
-        let factors = self.factors(compiler);
+        let per = compiler.per(self.per.as_ref());
+        let factors = compiler.factors(&self.by_role);
         let cost = self.cost(compiler);
         let burst = self.burst(compiler);
         let rates = self.rates(burst.flatten(), compiler);
         let bucket = self.bucket(compiler);
-        let (per, rates, cost, factors) = (per?, rates?, cost?, factors?);
-        self.agree(&bucket, &per, compiler);
+        let shared = self.shared(rates.as_ref(), compiler);
+        let (per, rates, cost, factors, shared) = (per?, rates?, cost?, factors?, shared?);
+        self.agree(&bucket, &per, shared.as_ref(), compiler);
         let is_named = self.bucket.is_some();
         let word = if is_named { bucket.value.clone() } else { per.word() };
         let terms = |rates: Rates| {
@@ -79,7 +73,7 @@ impl Settings for RateLimitSettings {
         };
         let by_role = factors.into_iter().map(|(role, factor)| (role, terms(rates.scaled(factor)))).collect();
         burst?;
-        Some(Step::filter(RateLimit {
+        let limit = RateLimit {
             number: compiler.number(),
             bucket: bucket.value.into(),
             is_named,
@@ -91,27 +85,15 @@ impl Settings for RateLimitSettings {
             fields: self.fields,
             word,
             limits: Arc::clone(compiler.limits()),
-        }))
+        };
+        Some(match shared {
+            Some(terms) if limit.mode != Mode::Off => Step::Async(Arc::new(SharedLimit { limit, terms })),
+            _ => Step::filter(limit),
+        })
     }
 }
 
 impl RateLimitSettings {
-    fn per(&self, compiler: &mut Compiler) -> Option<Per> {
-        let Some(written) = &self.per else { return Some(Per::consumer()) };
-        match Per::compile(written) {
-            Ok(per) => {
-                if per.needs_caller() {
-                    compiler.calling(Calling::Needs);
-                }
-                Some(per)
-            }
-            Err(problems) => {
-                problems.into_iter().for_each(|problem| compiler.report(problem));
-                None
-            }
-        }
-    }
-
     fn rates(&self, burst: Option<u64>, compiler: &mut Compiler) -> Option<Rates> {
         let list = &self.rates;
         if !(1..=RATES_MAX).contains(&list.len()) {
@@ -132,6 +114,16 @@ impl RateLimitSettings {
         Rates::new(list.iter().map(|rate| rate.value), burst).filter(|_| is_sound)
     }
 
+    fn shared(&self, rates: Option<&Rates>, compiler: &mut Compiler) -> Option<Option<remote::Terms>> {
+        let written = Written {
+            store: self.store.as_ref(),
+            on_store_error: self.on_store_error.as_ref(),
+            lease: self.lease.as_ref(),
+            capacity: rates.map_or(f64::INFINITY, Rates::capacity_min),
+        };
+        written.compile(compiler)
+    }
+
     /// `None` when a problem was reported.
     fn burst(&self, compiler: &mut Compiler) -> Option<Option<u64>> {
         let Some(burst) = &self.burst else { return Some(None) };
@@ -146,11 +138,7 @@ impl RateLimitSettings {
         let Some(bucket) = &self.bucket else {
             return Located::new(compiler.own_bucket().to_owned(), compiler.place());
         };
-        let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"._-".contains(&byte);
-        if bucket.is_empty() || bucket.len() > NAME_BYTES_MAX || !bucket.bytes().all(sound) {
-            let message = format!("the name of a bucket has 1 to {NAME_BYTES_MAX} letters, digits, `.`, `_` and `-`");
-            compiler.report(Problem::new(bucket.place, message));
-        }
+        compiler.check_bucket(bucket);
         bucket.clone()
     }
 
@@ -172,7 +160,7 @@ impl RateLimitSettings {
         let holds = rates.map_or(f64::INFINITY, |rates| rates.capacity_min());
         if cost > holds {
             let place = written.map_or(compiler.place(), |cost| cost.place);
-            let message = format!("a request takes {cost} tokens, and a bucket holds {holds} at most");
+            let message = format!("a request costs {cost}, and a bucket holds {holds} at most");
             compiler
                 .report(Problem::new(place, message).with_hint("no request would ever pass: raise the smallest rate"));
             return None;
@@ -180,7 +168,7 @@ impl RateLimitSettings {
         let too_small = |factor: &f64| holds.is_finite() && *factor > 0.0 && cost > holds * factor;
         if let Some((role, factor)) = self.by_role.iter().find(|(_, factor)| too_small(&factor.value)) {
             let message = format!(
-                "a request takes {cost} tokens, and the bucket of `{}` holds {} at most",
+                "a request costs {cost}, and the bucket of `{}` holds {} at most",
                 role.value,
                 holds * factor.value
             );
@@ -191,30 +179,8 @@ impl RateLimitSettings {
         Some(cost)
     }
 
-    /// The largest first.
-    fn factors(&self, compiler: &mut Compiler) -> Option<Vec<(Box<str>, f64)>> {
-        let identity = Arc::clone(compiler.identity());
-        let mut is_sound = true;
-        for (role, factor) in self.by_role.iter() {
-            if !(factor.value > 0.0 && factor.value <= FACTOR_MAX) {
-                let problem = Problem::new(factor.place, format!("a factor is more than 0, and at most {FACTOR_MAX}"));
-                compiler.report(problem.with_hint("to keep a role out, use `require`"));
-                is_sound = false;
-            }
-            if !identity.roles().contains(role) {
-                let known: Vec<&str> = identity.roles().names().collect();
-                compiler.report(Problem::unknown(role.place, "role", role, known.into_iter()));
-                is_sound = false;
-            }
-        }
-        let mut factors: Vec<(Box<str>, f64)> =
-            self.by_role.iter().map(|(role, factor)| (role.value.as_str().into(), factor.value)).collect();
-        factors.sort_by(|one, other| other.1.total_cmp(&one.1));
-        is_sound.then_some(factors)
-    }
-
     /// Says how the bucket is used, so that all its filters are held to the same.
-    fn agree(&self, bucket: &Located<String>, per: &Per, compiler: &mut Compiler) {
+    fn agree(&self, bucket: &Located<String>, per: &Per, shared: Option<&remote::Terms>, compiler: &mut Compiler) {
         let mut rates: Vec<Rate> = self.rates.iter().map(|rate| rate.value).collect();
         rates.sort_by_key(|rate| rate.per);
         let rates: Vec<String> = rates.iter().map(ToString::to_string).collect();
@@ -227,6 +193,12 @@ impl RateLimitSettings {
         roles.sort_unstable();
         for role in roles {
             terms.push_str(&format!(", {role}"));
+        }
+        if compiler.is_shared() && shared.is_none() {
+            terms.push_str(", local");
+        }
+        if let Some(lease) = shared.and_then(|shared| shared.lease) {
+            terms.push_str(&format!(", lease of {} for {:?}", lease.tokens, lease.lifetime));
         }
         compiler.bucket(BucketUse { name: bucket.clone(), terms });
     }

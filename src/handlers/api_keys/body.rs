@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::Refused;
 use crate::head::RequestHead;
 use crate::identity::managed::seconds;
-use crate::identity::{SCOPES_MAX, parse_time, scope_problem};
+use crate::identity::{SCOPES_MAX, StoredRates, parse_time, scope_problem};
 use crate::reply::{Code, Rejection};
 use crate::types::Period;
 use crate::yaml::{Located, Place};
@@ -133,6 +133,11 @@ pub fn roles(value: &Value, allowed: impl Fn(&str) -> bool) -> Result<Vec<String
         return Err("roles that keys may have here".to_owned());
     }
     Ok(roles)
+}
+
+/// `null`: none.
+pub fn rates(value: &Value) -> Result<Option<StoredRates>, String> {
+    if value.is_null() { Ok(None) } else { StoredRates::parse(value).map(Some) }
 }
 
 fn words(value: &Value, most: usize) -> Result<Vec<String>, String> {

@@ -24,6 +24,7 @@ pub fn record(record: &Record, now: SystemTime) -> Value {
         "status": status,
         "scopes": record.scopes,
         "roles": record.roles,
+        "rates": record.rates,
         "disabled": record.disabled,
         "created_at": time(record.created_at),
         "created_by": record.created_by,

@@ -9,7 +9,7 @@ use serde_json::Map;
 
 use super::usage::Meter;
 use crate::caller::{Caller, CallerFields, Credential};
-use crate::identity::{Digest, Identity, Reason};
+use crate::identity::{Digest, Identity, Reason, StoredRates};
 
 /// A managed key as the store keeps it. Times are seconds since 1970.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +28,9 @@ pub struct Record {
     pub scopes: Vec<String>,
     #[serde(default)]
     pub roles: Vec<String>,
+    /// In place of those that filters say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rates: Option<StoredRates>,
     #[serde(default)]
     pub disabled: bool,
     pub created_at: u64,
@@ -136,6 +139,11 @@ impl ManagedKey {
         let roles: Box<[Box<str>]> = record.roles.iter().map(|role| role.as_str().into()).collect();
         let scopes = identity.roles().scopes(&roles, record.scopes.iter().map(String::as_str));
         let fields = CallerFields::new(&record.name, &roles, &scopes)?;
+        // They were checked when they were written.
+        let rates = match record.rates.as_ref().map(StoredRates::compile) {
+            Some(rates) => Some(Arc::new(rates.ok()?)),
+            None => None,
+        };
         let ends = from_seconds(record.expires_at);
         let caller = |digest: Digest, expires: SystemTime| {
             let credential =
@@ -149,7 +157,7 @@ impl ManagedKey {
                 claims: Map::new(),
                 expires: Some(expires),
                 fields: fields.clone(),
-                rates: None,
+                rates: rates.clone(),
             })
         };
         Some(Callers {

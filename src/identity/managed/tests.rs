@@ -32,6 +32,7 @@ fn record(id: &str, key: &str) -> Record {
         sha256: hash(key),
         previous: None,
         scopes: vec!["read:x".to_owned()],
+        rates: None,
         roles: vec!["viewer".to_owned()],
         disabled: false,
         created_at: 1,

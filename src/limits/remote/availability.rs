@@ -12,7 +12,7 @@ use crate::rates::Rates;
 use crate::types;
 
 /// How often a store that failed is asked again.
-const PROBE_INTERVAL: Duration = Duration::from_millis(100);
+pub const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 /// A store that was well for so long is trusted after one good answer.
 const TRUST_AFTER: Duration = Duration::from_secs(60);
 /// Good answers in a row that a store needs at most which fails again and again.
@@ -26,8 +26,9 @@ pub fn probe_rates() -> Option<Rates> {
 }
 
 /// Episodes in which the store cannot be reached.
-#[derive(Default)]
 pub struct Availability {
+    /// How often a store that failed is asked again.
+    interval: Duration,
     /// How often it became unreachable or reachable again. Odd: it cannot be reached.
     changes: AtomicU64,
     errors: AtomicU64,
@@ -45,6 +46,10 @@ impl Noted {
 }
 
 impl Availability {
+    pub fn new(interval: Duration) -> Self {
+        Self { interval, changes: AtomicU64::new(0), errors: AtomicU64::new(0), begun: Notify::new() }
+    }
+
     pub fn noted(&self) -> Noted {
         Noted(self.changes.load(Ordering::Relaxed))
     }
@@ -78,13 +83,15 @@ impl Availability {
     pub async fn keep<P: Future<Output = bool>>(&self, probe: impl Fn() -> P, without: impl Fn() -> u64) {
         let (mut ended, mut proofs, mut before) = (None, 1_u32, without());
         loop {
-            self.begun.notified().await;
+            while self.is_up() {
+                self.begun.notified().await;
+            }
             let began = clock::now();
             let is_trusted = ended.is_none_or(|ended| began.saturating_duration_since(ended) >= TRUST_AFTER);
             proofs = if is_trusted { 1 } else { proofs.saturating_mul(2).min(PROOFS_MAX) };
             let mut good = 0;
             while good < proofs {
-                tokio::time::sleep(PROBE_INTERVAL).await;
+                tokio::time::sleep(self.interval).await;
                 good = if probe().await {
                     good.saturating_add(1)
                 } else {
@@ -112,9 +119,29 @@ mod tests {
     use std::cell::Cell;
     use std::sync::Arc;
 
+    const INTERVAL: Duration = Duration::from_millis(1);
+
+    /// What a store does that answers, for as long as the test takes.
+    async fn looked_after(availability: &Availability, probes: &Cell<u32>, test: impl Future<Output = ()>) {
+        let probe = || async {
+            probes.set(probes.get() + 1);
+            true
+        };
+        tokio::select! {
+            () = test => {}
+            () = availability.keep(probe, || 0) => unreachable!("it never ends"),
+        }
+    }
+
+    async fn reachable_again(availability: &Availability) {
+        while !availability.is_up() {
+            tokio::time::sleep(INTERVAL).await;
+        }
+    }
+
     #[test]
     fn one_of_several_failures_begins_an_episode() {
-        let availability = Arc::new(Availability::default());
+        let availability = Arc::new(Availability::new(INTERVAL));
         let noted = availability.noted();
         let threads: Vec<_> = (0..8)
             .map(|_| {
@@ -130,40 +157,30 @@ mod tests {
         assert!(!availability.is_up(), "a failure within an episode changes nothing");
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn what_was_asked_before_an_episode_ended_begins_no_new_one() {
-        let availability = Availability::default();
+        let availability = Availability::new(INTERVAL);
         let late = availability.noted();
         availability.failed(late, "test");
-        let ended = tokio::time::timeout(PROBE_INTERVAL * 3, availability.keep(|| async { true }, || 0)).await;
-        assert!(ended.is_err() && availability.is_up());
+        looked_after(&availability, &Cell::new(0), reachable_again(&availability)).await;
         availability.failed(late, "late");
         assert!(availability.is_up());
         availability.failed(availability.noted(), "again");
         assert!(!availability.is_up());
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn a_store_that_fails_again_and_again_has_to_prove_itself() {
-        let availability = Availability::default();
-        let probes = Cell::new(0_u32);
-        let probe = || async {
-            probes.set(probes.get() + 1);
-            true
-        };
+        let availability = Availability::new(INTERVAL);
+        let probes = Cell::new(0);
         let flap = async {
             for expected in [1, 2, 4, 8, 16, 32, 64, 64] {
                 probes.set(0);
                 availability.failed(availability.noted(), "test");
-                while !availability.is_up() {
-                    tokio::time::sleep(Duration::from_millis(1)).await;
-                }
+                reachable_again(&availability).await;
                 assert_eq!(probes.get(), expected);
             }
         };
-        tokio::select! {
-            () = flap => {}
-            () = availability.keep(probe, || 0) => unreachable!("it never ends"),
-        }
+        looked_after(&availability, &probes, flap).await;
     }
 }

@@ -7,10 +7,7 @@
 use std::time::{Duration, Instant};
 
 use super::Lease;
-use crate::rates::{Ask, Drawn, Rates};
-
-/// Rounding of sums of tokens.
-const TOLERANCE: f64 = 1e-6;
+use crate::rates::{Ask, Drawn, Rates, TOLERANCE};
 
 /// What is held of a bucket, and what the store said of it.
 pub struct Held {
@@ -114,7 +111,7 @@ impl Held {
     /// What somebody does who wants `cost` tokens.
     pub fn next(&mut self, rates: &Rates, cost: f64, lease: &Lease, now: Instant) -> Next {
         self.throw_away(now);
-        if self.rates != *rates {
+        if !self.has(rates) {
             // Others pay from the same bucket under other terms, or a reload changed them: tokens taken for those are not for these.
             if self.is_asking || self.tokens() > 0.0 {
                 return Next::Alone;
@@ -167,7 +164,7 @@ impl Held {
                 None
             }
             Answer::Alone(rates, cost, drawn) => {
-                if *rates == self.rates {
+                if self.has(rates) {
                     self.heard(cost, drawn, lease, asked);
                     self.spent += drawn.got;
                 }
@@ -198,6 +195,10 @@ impl Held {
                 batch.tokens = 0.0;
             }
         }
+    }
+
+    fn has(&self, rates: &Rates) -> bool {
+        self.rates.is(rates) || self.rates == *rates
     }
 
     fn tokens(&self) -> f64 {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::super::{Entry, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use super::super::{Entry, KEY_BYTES_MAX, Spend, Spent, VALUE_BYTES_MAX};
 use super::{Bench, OTHER, SPACE, keys};
 
 /// Each test, for each backend.
@@ -12,6 +12,12 @@ macro_rules! contract {
             $(#[tokio::test(flavor = "multi_thread")]
             async fn $test() {
                 super::$test(super::Bench::memory()).await;
+            })*
+        }
+        mod redis {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(super::Bench::redis()).await;
             })*
         }
         mod file {
@@ -36,6 +42,12 @@ contract![
     of_a_hundred_inserts_one_wins,
     of_a_hundred_takes_one_wins,
     of_a_hundred_replacements_one_wins,
+    a_counter_takes_what_fits,
+    a_counter_keeps_the_end_it_began_with,
+    what_is_given_back_can_be_spent_again,
+    what_is_no_counter_is_not_counted_on,
+    of_a_hundred_spenders_none_exceeds_the_limit,
+    a_list_goes_on_over_many_pages,
 ];
 
 async fn what_is_put_is_got(bench: Bench) {
@@ -203,4 +215,104 @@ async fn of_a_hundred_replacements_one_wins(bench: Bench) {
         won += u32::from(task.await.unwrap());
     }
     assert_eq!(won, 1);
+}
+
+fn spend(least: u64, most: u64, limit: u64) -> Spend {
+    Spend { least, most, limit }
+}
+
+async fn a_counter_takes_what_fits(bench: Bench) {
+    let (store, end) = (&bench.store, bench.clock.later(1000).unwrap());
+    for (ask, got, used) in [
+        (spend(0, 0, 10), 0, 0),
+        (spend(11, 11, 10), 0, 0),
+        (spend(3, 3, 10), 3, 3),
+        (spend(0, 0, 10), 0, 3),
+        (spend(7, 7, 10), 7, 10),
+        (spend(1, 1, 10), 0, 10),
+        (spend(1, 5, 12), 2, 12),
+        (spend(4, 9, 15), 0, 12),
+        (spend(0, 9, 15), 3, 15),
+        // A limit that was lowered takes nothing away.
+        (spend(0, 9, 5), 0, 15),
+        (spend(1, 1_000_000_000_000_000, 4_000_000_000_000_000), 1_000_000_000_000_000, 1_000_000_000_000_015),
+    ] {
+        assert_eq!(store.spend(SPACE, "a", ask, end).await.unwrap(), Spent { got, used }, "{ask:?}");
+    }
+    assert_eq!(store.get(SPACE, "a").await.unwrap().as_deref(), Some(&b"1000000000000015"[..]));
+    assert_eq!(store.get(OTHER, "a").await.unwrap(), None);
+    store.spend(SPACE, "none", spend(0, 0, 10), end).await.unwrap();
+    assert_eq!(keys(&**store, None, 10).await, ["a"], "what only looks makes none");
+}
+
+async fn a_counter_keeps_the_end_it_began_with(bench: Bench) {
+    let store = &bench.store;
+    store.spend(SPACE, "a", spend(1, 1, 10), bench.clock.later(10).unwrap()).await.unwrap();
+    bench.clock.forward(9);
+    let spent = store.spend(SPACE, "a", spend(1, 1, 10), bench.clock.later(10).unwrap()).await.unwrap();
+    assert_eq!(spent, Spent { got: 1, used: 2 });
+    store.give_back(SPACE, "a", 1).await.unwrap();
+    bench.clock.forward(1);
+    store.give_back(SPACE, "a", 1).await.unwrap();
+    assert_eq!(store.get(SPACE, "a").await.unwrap(), None, "it has ended and stays so");
+    let spent = store.spend(SPACE, "a", spend(10, 10, 10), bench.clock.later(10).unwrap()).await.unwrap();
+    assert_eq!(spent, Spent { got: 10, used: 10 }, "and begins again");
+    bench.clock.forward(10);
+    assert_eq!(store.spend(SPACE, "a", spend(0, 0, 1), bench.clock.later(1).unwrap()).await.unwrap().used, 0);
+}
+
+async fn what_is_given_back_can_be_spent_again(bench: Bench) {
+    let (store, end) = (&bench.store, bench.clock.later(1000).unwrap());
+    store.give_back(SPACE, "a", 5).await.unwrap();
+    assert_eq!(store.get(SPACE, "a").await.unwrap(), None, "there is none");
+    store.spend(SPACE, "a", spend(5, 5, 5), end).await.unwrap();
+    store.give_back(SPACE, "a", 2).await.unwrap();
+    assert_eq!(store.spend(SPACE, "a", spend(1, 9, 5), end).await.unwrap(), Spent { got: 2, used: 5 });
+    store.give_back(SPACE, "a", 6).await.unwrap();
+    assert_eq!(store.get(SPACE, "a").await.unwrap().as_deref(), Some(&b"0"[..]), "never below 0");
+}
+
+async fn what_is_no_counter_is_not_counted_on(bench: Bench) {
+    let (store, end) = (&bench.store, bench.clock.later(1000).unwrap());
+    for odd in ["", "x", "-1", "1.5", "0x10", " 1", "1e3"] {
+        store.put(SPACE, "a", odd.as_bytes().to_vec(), None).await.unwrap();
+        let error = store.spend(SPACE, "a", spend(1, 1, 10), end).await.unwrap_err();
+        assert!(error.to_string().contains("an entry is no counter"), "{odd:?}: {error}");
+        assert!(store.give_back(SPACE, "a", 1).await.is_err());
+        assert_eq!(store.get(SPACE, "a").await.unwrap().as_deref(), Some(odd.as_bytes()));
+    }
+    store.put(SPACE, "a", b"7".to_vec(), None).await.unwrap();
+    assert_eq!(store.spend(SPACE, "a", spend(1, 1, 10), end).await.unwrap(), Spent { got: 1, used: 8 });
+    bench.clock.forward(1_000_000);
+    assert_eq!(store.get(SPACE, "a").await.unwrap().as_deref(), Some(&b"8"[..]), "it had no end");
+}
+
+async fn of_a_hundred_spenders_none_exceeds_the_limit(bench: Bench) {
+    let end = bench.clock.later(1000).unwrap();
+    let tasks: Vec<_> = (0..AT_ONCE)
+        .map(|number| {
+            let store = Arc::clone(&bench.store);
+            let most = u64::from(number % 3) + 1;
+            tokio::spawn(async move { store.spend(SPACE, "a", spend(1, most, 77), end).await.unwrap().got })
+        })
+        .collect();
+    let mut sum = 0;
+    for task in tasks {
+        sum += task.await.unwrap();
+    }
+    assert_eq!(sum, 77);
+    assert_eq!(bench.store.get(SPACE, "a").await.unwrap().as_deref(), Some(&b"77"[..]));
+}
+
+async fn a_list_goes_on_over_many_pages(bench: Bench) {
+    let store = &bench.store;
+    for number in 0..700 {
+        let end = (number % 3 == 0).then(|| bench.clock.later(10).unwrap());
+        store.put(SPACE, &format!("{number:03}"), vec![0; 4000], end).await.unwrap();
+    }
+    assert_eq!(keys(&**store, None, usize::MAX).await.len(), 700);
+    bench.clock.forward(10);
+    let left: Vec<String> = (0..700).filter(|number| number % 3 != 0).map(|number| format!("{number:03}")).collect();
+    assert_eq!(keys(&**store, None, usize::MAX).await, left);
+    assert_eq!(keys(&**store, Some("300"), 300).await, left.iter().skip(200).take(300).cloned().collect::<Vec<_>>());
 }

@@ -124,3 +124,11 @@ proptest! {
         checked(&Bench::file(), acts)?;
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn redis_is_like_a_map(acts in proptest::collection::vec(act(), 0..60)) {
+        checked(&Bench::redis(), acts)?;
+    }
+}

@@ -128,13 +128,21 @@ async fn gauges_go_up_and_down() {
     gateway.counts(&[(&open, 0.0)]).await;
 }
 
-/// Metrics that show only where their feature is in use: in `tls.rs`, in the tests of `proxy/tenure.rs`, in `issuers.rs`.
-const ELSEWHERE: [&str; 5] = [
+/// Metrics that show only where their feature is in use: in `tls.rs`, in the tests of `proxy/tenure.rs`, in `issuers.rs`, in
+/// `concurrency.rs`, in `shared_limits.rs`.
+const ELSEWHERE: [&str; 12] = [
     "tollgate_tls_handshakes_failed_total",
     "tollgate_websockets_closed_total",
     "tollgate_jwks_fetches_total",
     "tollgate_jwks_keys",
     "tollgate_jwks_loaded_timestamp_seconds",
+    "tollgate_concurrency_in_flight",
+    "tollgate_concurrency_refused_total",
+    "tollgate_concurrency_wait_seconds",
+    "tollgate_concurrency_waiting",
+    "tollgate_state_up",
+    "tollgate_state_errors_total",
+    "tollgate_limits_without_store_total",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -29,7 +29,7 @@ const GATEWAYS: usize = 3;
 
 fn events(faults: Vec<Fault>) -> impl Strategy<Value = Vec<Event>> {
     let event = prop_oneof![
-        20 => (0..GATEWAYS, 0..2_usize, 1..4_u64, 1..60_u64)
+        20 => (0..GATEWAYS, 0..2_usize, 1..4_u64, 1..40_u64)
             .prop_map(|(gateway, who, cost, times)| Event::Spend { gateway, who, cost, times }),
         1 => (0..GATEWAYS).prop_map(Event::Crash),
         1 => (0..GATEWAYS).prop_map(Event::Restart),
@@ -37,7 +37,7 @@ fn events(faults: Vec<Fault>) -> impl Strategy<Value = Vec<Event>> {
         1 => (0..3_u64).prop_map(Event::Day),
         2 => proptest::sample::select(faults).prop_map(Event::Fault),
     ];
-    proptest::collection::vec(event, 1..80)
+    proptest::collection::vec(event, 1..60)
 }
 
 struct Model {
@@ -142,7 +142,7 @@ fn run(test: impl Future<Output = ()>) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
+    #![proptest_config(ProptestConfig::with_cases(48))]
 
     #[test]
     fn gateways_on_a_sound_store_never_admit_more_and_lose_no_more_than_blocks(

@@ -1,0 +1,39 @@
+//! What is counted for the store that gateways share.
+
+use prometheus::proto::MetricFamily;
+
+use super::series::{counter, counters, gauge, gauges};
+
+/// How it goes with the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StoreSample {
+    pub is_up: bool,
+    /// Questions to it that failed.
+    pub errors: u64,
+    /// Decisions of limits made without it, by policy.
+    pub without: [(&'static str, u64); 3],
+}
+
+pub(super) fn families(sample: Option<StoreSample>) -> Vec<MetricFamily> {
+    let sample = sample.as_ref();
+    vec![
+        gauges(
+            "tollgate_state_up",
+            "1 while the store that gateways share can be reached.",
+            sample.map(|sample| gauge(&[], f64::from(u8::from(sample.is_up)))),
+        ),
+        counters(
+            "tollgate_state_errors_total",
+            "Questions of limits to the store that gateways share that failed.",
+            sample.map(|sample| counter(&[], sample.errors)),
+        ),
+        counters(
+            "tollgate_limits_without_store_total",
+            "Decisions of limits made while the store could not be reached, by on_store_error.",
+            sample
+                .iter()
+                .flat_map(|sample| sample.without)
+                .map(|(policy, count)| counter(&[("policy", policy)], count)),
+        ),
+    ]
+}

@@ -1,0 +1,3 @@
+write(ARGV[3], ARGV[4])
+changed()
+return 1

@@ -71,30 +71,30 @@ fn key(who: &str) -> Key<'_> {
 fn filled(what: &str, keys: &[String], rates: &Rates) -> Local {
     let (before, local) = (resident_bytes(), Local::default());
     // Time stands still, so that none is full again before it was measured.
-    let began = clock::now();
+    let (now, began) = (clock::now(), processor_time());
     for who in keys {
-        local.draw(key(who), rates, Ask::exactly(1_000_000.0), began);
+        local.draw(key(who), rates, Ask::exactly(1_000_000.0), now);
     }
-    let (took, grown) = (began.elapsed(), resident_bytes().saturating_sub(before));
+    let (took, grown) = (processor_time().saturating_sub(began), resident_bytes().saturating_sub(before));
     let each = grown.checked_div(local.len()).unwrap_or_default();
     println!("{what}: {} buckets, {} MiB resident, {each} B each", local.len(), grown >> 20);
     report(&format!("{what}, insert"), per_draw(took, MANY));
     local
 }
 
-/// Nanoseconds of a draw, with a thread for each list of keys.
+/// Nanoseconds of a draw, with a thread for each list of keys: of the one that took longest.
 fn draws(local: &Local, rates: &Rates, keys: &[&[&str]]) -> f64 {
     let ready = Barrier::new(keys.len());
     let run = |keys: &[&str]| {
         ready.wait();
-        let began = clock::now();
+        let (now, began) = (clock::now(), processor_time());
         let mut next = keys.iter().cycle();
         for _ in 0..DRAWS {
             // A request brings the time with it; it is read once for all that it does.
-            let drawn = next.next().map(|who| local.draw(key(who), rates, Ask::exactly(0.001), began));
+            let drawn = next.next().map(|who| local.draw(key(who), rates, Ask::exactly(0.001), now));
             black_box(drawn);
         }
-        began.elapsed()
+        processor_time().saturating_sub(began)
     };
     let took = thread::scope(|scope| {
         let threads: Vec<_> = keys.iter().map(|keys| scope.spawn(|| run(keys))).collect();
@@ -108,12 +108,12 @@ fn full(local: &Local) {
     let rates = rates(&[ONE]);
     local.set_max(local.len(), clock::now());
     let keys: Vec<String> = (0..MANY).map(|number| format!("ip=2001:db8::{number:x}")).collect();
-    let (before, began) = (resident_bytes(), clock::now());
+    let (before, now, began) = (resident_bytes(), clock::now(), processor_time());
     for who in &keys {
-        local.draw(key(who), &rates, Ask::exactly(1.0), began);
+        local.draw(key(who), &rates, Ask::exactly(1.0), now);
     }
     println!();
-    report("insert when full, 1,000,000 times", per_draw(began.elapsed(), MANY));
+    report("insert when full, 1,000,000 times", per_draw(processor_time().saturating_sub(began), MANY));
     println!("grown by {} MiB, {} buckets", resident_bytes().saturating_sub(before) >> 20, local.len());
 }
 
@@ -137,6 +137,14 @@ fn per_draw(took: Duration, draws: u32) -> f64 {
 
 fn report(what: &str, nanos: f64) {
     println!("{what}: {nanos:.0} ns");
+}
+
+/// Time that this thread had a core, so that other work on the machine does not count (proc(5), schedstat: the first number, in
+/// nanoseconds).
+fn processor_time() -> Duration {
+    let schedstat = std::fs::read_to_string("/proc/thread-self/schedstat").expect("Linux");
+    let nanos = schedstat.split(' ').next().and_then(|nanos| nanos.parse().ok()).expect("a number");
+    Duration::from_nanos(nanos)
 }
 
 /// Memory of this process, in bytes (proc(5), statm: the second number, in pages).

@@ -12,11 +12,13 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
+use tokio::time::MissedTickBehavior;
 
 use self::permits::Permits;
 use self::quotas::Quotas;
 use self::remote::Remote;
 use crate::buckets::{Limiter, Local};
+use crate::clock;
 use crate::state::Store;
 
 /// What limits know beyond one snapshot.
@@ -46,6 +48,8 @@ pub enum Mode {
     Off,
 }
 
+/// How often buckets that are full again are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
 /// How long a limiter is waited for that does not keep its own bound: longer than any `timeout` and one try more.
 const REMOTE_BOUND: Duration = Duration::from_secs(11);
 
@@ -71,7 +75,19 @@ impl Limits {
 
     /// Keeps memory and store together, beside the requests, until it is dropped.
     pub async fn keep(self: Arc<Self>) {
-        self.quotas.keep().await;
+        tokio::join!(self.quotas.keep(), self.keep_sweeping());
+    }
+
+    /// Buckets sweep themselves while requests come; this gives memory back when none do.
+    async fn keep_sweeping(self: &Arc<Self>) {
+        let mut rounds = tokio::time::interval(SWEEP_INTERVAL);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            rounds.tick().await;
+            let limits = Arc::clone(self);
+            // A round over a million buckets takes long enough to keep this thread's other work waiting.
+            let _ = tokio::task::spawn_blocking(move || limits.local.sweep(clock::now())).await;
+        }
     }
 
     /// A number that no other filter of this process has.

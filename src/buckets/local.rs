@@ -115,7 +115,7 @@ impl Local {
         found.into_iter().map(|(_, seen)| seen).collect()
     }
 
-    /// Removes all buckets that are as good as new, and gives back their memory: how many. Takes about a tenth of a second for a
+    /// Removes all buckets that are as good as new, and gives back their memory: how many. Takes about half a second for a
     /// million; no lock is held for longer than some microseconds.
     pub fn sweep(&self, now: Instant) -> usize {
         let now = self.moment(now);

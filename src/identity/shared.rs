@@ -43,6 +43,9 @@ pub struct Shared {
     pub revocations: Revocations,
     /// The store did not say yet which those are.
     revocations_unread: AtomicBool,
+    /// Whether managed keys can be read, and counters of use be written.
+    reading: Episodes,
+    flushing: Episodes,
     /// Failed logins.
     pub(super) attempts: Attempts,
     /// Where passwords are checked.
@@ -59,8 +62,19 @@ struct Followed {
     keys: Mark,
     revocations: Mark,
     times: u32,
-    /// That it cannot be asked was said.
-    failed: bool,
+    asking: Episodes,
+}
+
+/// Times in which the store fails. Each is told once.
+#[derive(Default)]
+struct Episodes(AtomicBool);
+
+impl Episodes {
+    /// The failure, if it is the first one since the last success.
+    fn begins(&self, failure: Option<StoreError>) -> Option<StoreError> {
+        let told = self.0.swap(failure.is_some(), Ordering::Relaxed);
+        failure.filter(|_| !told)
+    }
 }
 
 fn interval(period: Duration) -> tokio::time::Interval {
@@ -140,7 +154,8 @@ impl Shared {
     /// refused as one that cannot be looked up.
     pub async fn read_keys(&self) {
         let Ok(store) = self.store() else { return };
-        if let Err(error) = self.managed.load(store.as_ref(), clock::wall()).await {
+        let read = self.managed.load(store.as_ref(), clock::wall()).await;
+        if let Some(error) = self.reading.begins(read.err()) {
             warn!(%error, "managed API keys could not be read");
         }
     }
@@ -148,7 +163,8 @@ impl Shared {
     /// Adds counters of use to the store.
     pub async fn flush(&self) {
         let Ok(store) = self.store() else { return };
-        if let Err(error) = self.managed.flush(store.as_ref()).await {
+        let flushed = self.managed.flush(store.as_ref()).await;
+        if let Some(error) = self.flushing.begins(flushed.err()) {
             warn!(%error, "the use of API keys could not be written down; it is kept and tried again");
         }
     }
@@ -190,11 +206,9 @@ impl Shared {
         if matches!(keys, Ok(true)) || matches!(revoked, Ok(true)) {
             self.tell_revoked();
         }
-        let failed = keys.and(revoked).err();
-        if let Some(error) = failed.as_ref().filter(|_| !followed.failed) {
+        if let Some(error) = followed.asking.begins(keys.and(revoked).err()) {
             warn!(%error, "what other gateways revoke is not known until the state store answers");
         }
-        followed.failed = failed.is_some();
     }
 
     /// The key set at this address. When it changes, that is told like a revocation: a key may have been withdrawn.

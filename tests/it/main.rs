@@ -24,6 +24,7 @@ mod limits;
 mod malformed;
 mod observe;
 mod proxying;
+mod quota;
 mod reload;
 mod routing;
 mod shared_limits;

@@ -66,6 +66,7 @@ pub struct Asked {
 }
 
 /// What the store said to somebody.
+#[derive(Clone, Copy)]
 pub enum Answer<'a> {
     /// To one that led, for so many tokens.
     Led(Asked, f64, Drawn),

@@ -27,14 +27,14 @@ const PORT: u16 = 6379;
 const CA_BYTES_MAX: u64 = 1024 * 1024;
 const URL_HINT: &str = "write redis://host:6379, rediss://host:6380/0 for TLS, or unix:///run/redis.sock";
 
-/// The two forms of `redis`, for the schema.
+/// A server that gateways share: its address, or a map.
 #[derive(JsonSchema)]
 #[schemars(untagged)]
 #[allow(dead_code, reason = "describes the format; never built")]
 pub enum RedisForm {
     /// `redis://cache:6379`
     Short(String),
-    Long(RedisSettings),
+    Long(Box<RedisSettings>),
 }
 
 /// A Redis or Valkey server that gateways share.

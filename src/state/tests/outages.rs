@@ -20,7 +20,7 @@ fn open(server: &Server) -> Redis {
 }
 
 async fn draw(redis: &Redis) -> Result<bool, String> {
-    let rates = Rates::new(["1000/s".parse().unwrap()], None).unwrap();
+    let rates = Rates::new(["100000/day".parse().unwrap()], None).unwrap();
     let key = Key { bucket: "a", who: "x" };
     let drawn = redis.draw(key, &rates, Ask::exactly(1.0)).await;
     drawn.map(|drawn| drawn.admitted).map_err(|error| error.to_string())

@@ -22,7 +22,7 @@ pub enum Fault {
 const FAULTS: [Fault; 4] = [Fault::None, Fault::Fails, Fault::Lies, Fault::Hangs];
 
 pub struct Faulty {
-    pub inner: Arc<Memory>,
+    inner: Arc<Memory>,
     fault: AtomicU8,
     release: Semaphore,
     pub asked: AtomicUsize,
@@ -70,23 +70,29 @@ impl Store for Faulty {
         self.inner.get(space, key)
     }
 
-    fn put<'a>(&'a self, _: Space, _: &'a str, _: Vec<u8>, _: Option<SystemTime>) -> Pending<'a, ()> {
-        unimplemented!()
+    fn put<'a>(&'a self, space: Space, key: &'a str, value: Vec<u8>, expires: Option<SystemTime>) -> Pending<'a, ()> {
+        self.inner.put(space, key, value, expires)
     }
 
-    fn insert<'a>(&'a self, _: Space, _: &'a str, _: Vec<u8>, _: Option<SystemTime>) -> Pending<'a, bool> {
-        unimplemented!()
+    fn insert<'a>(
+        &'a self,
+        space: Space,
+        key: &'a str,
+        value: Vec<u8>,
+        expires: Option<SystemTime>,
+    ) -> Pending<'a, bool> {
+        self.inner.insert(space, key, value, expires)
     }
 
-    fn replace<'a>(&'a self, _: Space, _: &'a str, _: &'a [u8], _: Vec<u8>) -> Pending<'a, bool> {
-        unimplemented!()
+    fn replace<'a>(&'a self, space: Space, key: &'a str, expected: &'a [u8], value: Vec<u8>) -> Pending<'a, bool> {
+        self.inner.replace(space, key, expected, value)
     }
 
-    fn take<'a>(&'a self, _: Space, _: &'a str) -> Pending<'a, Option<Vec<u8>>> {
-        unimplemented!()
+    fn take<'a>(&'a self, space: Space, key: &'a str) -> Pending<'a, Option<Vec<u8>>> {
+        self.inner.take(space, key)
     }
 
-    fn list<'a>(&'a self, _: Space, _: Option<&'a str>, _: usize) -> Pending<'a, Vec<Entry>> {
-        unimplemented!()
+    fn list<'a>(&'a self, space: Space, after: Option<&'a str>, limit: usize) -> Pending<'a, Vec<Entry>> {
+        self.inner.list(space, after, limit)
     }
 }

@@ -68,11 +68,6 @@ impl Model {
         Moment { wall: self.at.wall + Duration::from_secs(86_400 * self.day), ..self.at }
     }
 
-    /// Units that gateways hold in advance.
-    fn held(&self) -> u64 {
-        self.gateways.iter().flat_map(|quotas| quotas.all()).map(|bucket| bucket.held()).sum()
-    }
-
     async fn happens(&mut self, event: &Event, gateways: usize) {
         // So late that nobody relies on what the store said before.
         self.at.now += Duration::from_secs(2);
@@ -95,7 +90,7 @@ impl Model {
                 (0..4).for_each(|_| self.gateways[gateway % gateways].sweep(self.at.now + Duration::from_secs(60)));
             }
             Event::Day(day) => {
-                self.lost += self.held();
+                self.lost += held(&self.gateways);
                 self.day = day;
             }
             Event::Fault(fault) => {
@@ -113,9 +108,7 @@ impl Model {
         match answer {
             Answer::Admitted(_) => *admitted += cost,
             Answer::Refused(_) => {
-                let most = *admitted
-                    + self.lost
-                    + self.gateways.iter().flat_map(|quotas| quotas.all()).map(|b| b.held()).sum::<u64>();
+                let most = *admitted + self.lost + held(&self.gateways);
                 assert!(self.failed || most + cost > self.limit, "refused with {most} of {} used or held", self.limit);
             }
             Answer::Unavailable => assert!(self.failed),
@@ -135,6 +128,11 @@ impl Model {
         }
         counters
     }
+}
+
+/// Units that gateways hold in advance.
+fn held(gateways: &[Arc<Quotas>]) -> u64 {
+    gateways.iter().flat_map(|quotas| quotas.all()).map(|bucket| bucket.held()).sum()
 }
 
 fn run(test: impl Future<Output = ()>) {

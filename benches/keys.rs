@@ -135,7 +135,6 @@ fn count(bencher: Bencher<'_, '_>) {
     use tollgate::state::{Limits, Memory};
     let (keys, store) = (ManagedKeys::default(), Memory::new(Limits::default()));
     let record = Record {
-        rates: None,
         id: "key_1".to_owned(),
         name: "shop".to_owned(),
         description: String::new(),
@@ -144,6 +143,7 @@ fn count(bencher: Bencher<'_, '_>) {
         previous: None,
         scopes: Vec::new(),
         roles: Vec::new(),
+        rates: None,
         disabled: false,
         created_at: 0,
         created_by: String::new(),

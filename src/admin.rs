@@ -7,14 +7,22 @@
 //! | `GET /status` | what runs, as JSON: [`live::Status`](Status), routes, upstreams, issuers of tokens |
 //! | `GET /metrics` | counters, in the Prometheus text format |
 //! | `POST /reload` | 200 with the [`Outcome`] as JSON; 422 when a file on disk is not in use |
+//! | `GET /limits` | the limits of all routes: buckets, terms, routes, places |
+//! | `GET /limits/{bucket}?top=20` | who has used the largest share of one: up to 1000 callers |
+//! | `GET /limits/{bucket}/{who}` | how it stands with one caller; `who` percent-encoded, or as `?who=` |
+//! | `DELETE /limits/{bucket}/{who}` | gives this caller back what it has used, and says so in the log |
 //!
-//! There is no login: who can connect can ask. What a web page in an operator's browser could do is refused: a `POST` with an
-//! `Origin`, and a `Host` that a stranger could have pointed here (DNS rebinding). Accepted are addresses, names without a dot
+//! A limit that is not there is 404, with the names there are. Where filters of two kinds have one bucket name, `?kind=` says
+//! which: `rate_limit`, `quota` or `concurrency`. When the state store does not answer, its limits are 503.
+//!
+//! There is no login: who can connect can ask. What a web page in an operator's browser could do is refused: all but `GET`
+//! with an `Origin`, and a `Host` that a stranger could have pointed here (DNS rebinding). Accepted are addresses, names without a dot
 //! and names below `localhost`, `local`, `internal` and `svc`, which are nobody's to register.
 //!
 //! At most 64 connections at a time, each for at most 30 seconds.
 
 mod bounded;
+pub mod limits;
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -38,6 +46,7 @@ use crate::context::RequestId;
 use crate::gateway::Gateway;
 use crate::handlers::Action;
 use crate::head::{HeaderValue, Method, StatusCode};
+use crate::limits::Limits;
 use crate::live::{Cause, Effect, Live, Outcome, Status};
 use crate::observe::metrics::{CONTENT_TYPE, Metrics};
 use crate::reply::{Code, Rejection, Reply};
@@ -49,6 +58,7 @@ use bounded::Bounded;
 pub struct Admin {
     live: Arc<Live>,
     metrics: Arc<Metrics>,
+    limits: Arc<Limits>,
     draining: Arc<AtomicBool>,
     started: Instant,
     connections: Arc<dyn Fn() -> usize + Send + Sync>,
@@ -59,10 +69,11 @@ impl Admin {
     pub fn new(
         live: Arc<Live>,
         metrics: Arc<Metrics>,
+        limits: Arc<Limits>,
         draining: Arc<AtomicBool>,
         connections: impl Fn() -> usize + Send + Sync + 'static,
     ) -> Self {
-        Self { live, metrics, draining, started: clock::now(), connections: Arc::new(connections) }
+        Self { live, metrics, limits, draining, started: clock::now(), connections: Arc::new(connections) }
     }
 
     fn is_draining(&self) -> bool {
@@ -89,6 +100,9 @@ fn router(admin: Admin) -> Router {
         .route("/status", get(status))
         .route("/metrics", get(metrics))
         .route("/reload", post(reload))
+        .route("/limits", get(limits::list))
+        .route("/limits/{bucket}", get(limits::bucket).delete(limits::reset))
+        .route("/limits/{bucket}/{*who}", get(limits::who).delete(limits::reset_who))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(admin.clone(), guard))
@@ -180,7 +194,7 @@ fn status_of(outcome: &Outcome) -> StatusCode {
 }
 
 async fn unknown(State(admin): State<Admin>) -> Response {
-    let message = "there are /health, /ready, /status, /metrics and /reload";
+    let message = "there are /health, /ready, /status, /metrics, /limits and /reload";
     refuse(&admin, Rejection::new(Code::NOT_FOUND, message))
 }
 

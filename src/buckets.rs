@@ -23,7 +23,7 @@ use std::pin::Pin;
 
 use sha2::{Digest, Sha256};
 
-use crate::rates::{Ask, Drawn, Rates};
+use crate::rates::{Ask, Drawn, Rate, Rates};
 
 pub use level::{Level, admission, refusal};
 pub use local::{BUCKETS_MAX, Local};
@@ -66,7 +66,9 @@ pub fn short(who: &str) -> Cow<'_, str> {
 pub struct Seen {
     pub bucket: String,
     pub who: String,
-    /// Tokens in use, for each rate, the shortest period first.
+    /// Those that were asked for last, the shortest period first.
+    pub rates: Vec<Rate>,
+    /// Tokens in use, for each of them.
     pub used: Vec<f64>,
 }
 

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use crate::context::Context;
-use crate::contract::{AsyncFilter, Calling, Hooks, Step, Verdict};
+use crate::contract::{AsyncFilter, Calling, Hooks, Limit, Step, Verdict};
 use crate::head::{RequestHead, ResponseHead};
 use crate::yaml::Place;
 
@@ -20,6 +20,8 @@ pub struct Link {
     pub bucket: Option<Arc<str>>,
     /// What the filter writes into [`Standing::filter`](crate::context::Standing::filter).
     pub number: u64,
+    /// What it limits, if it is a limit.
+    pub limit: Option<Limit>,
     hooks: Hooks,
     step: Step,
 }
@@ -30,7 +32,7 @@ impl Link {
             Step::Sync(filter) => filter.hooks(),
             Step::Async(filter) => filter.hooks(),
         };
-        Self { name, place, via, calling: Calling::Nothing, bucket: None, number: 0, hooks, step }
+        Self { name, place, via, calling: Calling::Nothing, bucket: None, number: 0, limit: None, hooks, step }
     }
 
     /// The same, of a filter that has to do with who calls.
@@ -43,6 +45,12 @@ impl Link {
     #[must_use]
     pub fn with_bucket(self, bucket: Option<Arc<str>>, number: u64) -> Self {
         Self { bucket, number, ..self }
+    }
+
+    /// The same, of a filter that limits something.
+    #[must_use]
+    pub fn with_limit(self, limit: Option<Limit>) -> Self {
+        Self { limit, ..self }
     }
 
     pub fn hooks(&self) -> Hooks {

@@ -1,11 +1,12 @@
 //! The command line: one file for each subcommand.
 //!
-//! Exit codes: 0 success, 1 tests failed or the gateway is not ready, 2 wrong usage, 64 a mistake in the configuration.
+//! Exit codes: 0 success, 1 tests failed, or the gateway is not ready or refuses, 2 wrong usage, 64 a mistake in the configuration.
 
 mod check;
 mod explain;
 mod health;
 mod key;
+mod limits;
 pub mod run;
 mod schema;
 mod test;
@@ -79,6 +80,8 @@ enum Command {
         #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:9900")]
         admin: SocketAddr,
     },
+    /// Live figures of a running gateway: its limits, who has used most of one, and to give it back.
+    Limits(limits::LimitsCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -158,6 +161,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         }
         Command::User(UserCommand::Hash { name }) => user::hash(&name),
         Command::Health { admin } => health::health(admin),
+        Command::Limits(command) => limits::limits(&command),
     }
 }
 

@@ -28,7 +28,7 @@ pub struct Root {
     pub threads: Option<Located<u16>>,
     /// Addresses where clients connect.
     pub listeners: Vec<Listener>,
-    /// The admin address: `/health`, `/ready`, `/status`, `/metrics`, `POST /reload`. Without it there is none.
+    /// The admin address: `/health`, `/ready`, `/status`, `/metrics`, `/limits`, `POST /reload`. Without it there is none.
     pub admin: Option<Admin>,
     /// Files to include: paths or `*` patterns, relative to this file.
     #[serde(default)]

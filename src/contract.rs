@@ -25,6 +25,7 @@ use crate::template::{FieldTemplate, Template};
 use crate::yaml::{Located, Node, Place, Problem, decode};
 
 pub use json::{json_body, no_credentials_in_query};
+pub use limits::{Counts, Limit, QuotaCounts};
 
 /// What a request hook decides.
 #[derive(Debug)]
@@ -176,6 +177,7 @@ pub struct Compiler {
     calling: Calling,
     bucket: Option<BucketUse>,
     shared_bucket: Option<BucketUse>,
+    limit: Option<Limit>,
     number: u64,
     owner: String,
     known: Known,
@@ -252,6 +254,11 @@ impl Compiler {
     /// [`Standing`](crate::context::Standing).
     pub fn shared_bucket(&mut self, bucket: BucketUse) {
         self.shared_bucket = Some(bucket);
+    }
+
+    /// Says what the filter limits, for those who operate it.
+    pub fn limit(&mut self, limit: Limit) {
+        self.limit = Some(limit);
     }
 
     /// The token service that a handler speaks for, or reports that there is none.
@@ -347,6 +354,7 @@ impl Compiler {
             calling: self.calling,
             bucket: self.bucket,
             shared_bucket: self.shared_bucket,
+            limit: self.limit,
             number: self.number,
         }
     }
@@ -365,6 +373,8 @@ pub struct Findings {
     pub bucket: Option<BucketUse>,
     /// A bucket that others may use, of a filter that leaves no standing.
     pub shared_bucket: Option<BucketUse>,
+    /// What it limits.
+    pub limit: Option<Limit>,
     /// The number of the filter.
     pub number: u64,
 }

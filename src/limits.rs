@@ -50,6 +50,16 @@ pub enum Mode {
 
 /// How often buckets that are full again are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(60);
+impl Mode {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Enforce => "enforce",
+            Self::Observe => "observe",
+            Self::Off => "off",
+        }
+    }
+}
+
 /// How long a limiter is waited for that does not keep its own bound: longer than any `timeout` and one try more.
 const REMOTE_BOUND: Duration = Duration::from_secs(11);
 

@@ -4,6 +4,7 @@
 //! `period`. So at most `capacity + count × t / period` tokens are taken within any time `t` (the generic cell rate
 //! algorithm, ITU-T I.371).
 
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -85,6 +86,17 @@ impl Rate {
             return Duration::from_nanos(nanos as u64);
         }
         Duration::try_from_secs_f64(nanos / 1e9).unwrap_or(Duration::MAX)
+    }
+}
+
+/// `100/min`, `1000/hour, burst 50`. Parts of tokens that a role has are shown to the thousandth.
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let one = types::Rate { count: 1, per: self.period }.to_string();
+        let span = one.split_once('/').map_or("", |(_, span)| span);
+        let shown = |count: f64| (count * 1000.0).round() / 1000.0;
+        write!(f, "{}/{span}", shown(self.count))?;
+        if self.capacity == self.count { Ok(()) } else { write!(f, ", burst {}", shown(self.capacity)) }
     }
 }
 

@@ -90,8 +90,9 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     if let Some(remote) = limits.remote().cloned() {
         tokio::spawn(async move { remote.keep().await });
     }
-    let shown = Arc::clone(&limits);
-    metrics.show_store(move || shown.remote().map(|remote| remote.sample()));
+    let (shared, local) = (Arc::clone(&limits), Arc::clone(&limits));
+    metrics.show_buckets(move || local.local.len());
+    metrics.show_store(move || shared.remote().map(|remote| remote.sample()));
     let keys = Arc::clone(&identity);
     tokio::spawn(async move { keys.key_sets.keep_fetching().await });
     tokio::join!(live.resolve_names(), identity.key_sets.tried(KEYS_PATIENCE), identity.read_keys());
@@ -102,7 +103,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let draining = Arc::new(AtomicBool::new(false));
     let stop = Arc::new(Notify::new());
     if let Some(bind) = settings.admin {
-        serve_admin(bind, &live, &metrics, &draining, &stop, &admission).await?;
+        let connections = Arc::clone(&admission);
+        let connections = move || connections.open();
+        let (live, metrics) = (Arc::clone(&live), Arc::clone(&metrics));
+        let admin = Admin::new(live, metrics, Arc::clone(&limits), Arc::clone(&draining), connections);
+        serve_admin(bind, admin, &stop).await?;
     }
     tokio::spawn(Arc::clone(&live).watch());
     tokio::spawn(Arc::clone(&live).keep_resolving());
@@ -200,19 +205,10 @@ fn reload_when_asked(live: &Arc<Live>) -> Arc<Notify> {
     asked
 }
 
-async fn serve_admin(
-    bind: SocketAddr,
-    live: &Arc<Live>,
-    metrics: &Arc<Metrics>,
-    draining: &Arc<AtomicBool>,
-    stop: &Arc<Notify>,
-    admission: &Arc<Admission>,
-) -> anyhow::Result<()> {
+async fn serve_admin(bind: SocketAddr, admin: Admin, stop: &Arc<Notify>) -> anyhow::Result<()> {
     use anyhow::Context as _;
     let listener = TcpListener::bind(bind).await.with_context(|| format!("cannot listen on {bind} (admin)"))?;
     info!(bound = %listener.local_addr()?, "admin address");
-    let connections = Arc::clone(admission);
-    let admin = Admin::new(Arc::clone(live), Arc::clone(metrics), Arc::clone(draining), move || connections.open());
     let stop = Arc::clone(stop);
     tokio::spawn(admin::serve(listener, admin, async move { stop.notified().await }));
     Ok(())

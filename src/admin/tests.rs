@@ -35,11 +35,11 @@ impl Running {
         fs::write(folder.path().join("gateway.yaml"), ROOT).unwrap();
         let metrics = Metrics::new(100);
         let path = folder.path().join("gateway.yaml");
-        let live =
-            Live::start(path, Environment::Fixed(HashMap::new()), Services::new(Arc::clone(&metrics)), |_| Vec::new())
-                .unwrap();
+        let services = Services::new(Arc::clone(&metrics));
+        let limits = Arc::clone(&services.limits);
+        let live = Live::start(path, Environment::Fixed(HashMap::new()), services, |_| Vec::new()).unwrap();
         let draining = Arc::new(AtomicBool::new(false));
-        let admin = Admin::new(live, metrics, Arc::clone(&draining), || 3);
+        let admin = Admin::new(live, metrics, limits, Arc::clone(&draining), || 3);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();

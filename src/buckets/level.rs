@@ -61,6 +61,11 @@ impl Level {
         admission(rates, &used, got)
     }
 
+    /// The rates it was last drawn with.
+    pub fn rates(&self) -> &[Rate] {
+        self.rates.as_slice()
+    }
+
     /// Tokens in use, for each rate it was last drawn with.
     pub fn used(&self, now: Duration) -> impl Iterator<Item = f64> {
         self.levels(now).map(|(_, used)| used)

@@ -79,7 +79,8 @@ impl Local {
         let hash = self.hasher.hash_one(key);
         let mut shard = self.shard(hash);
         let level = shard.find(hash, key).filter(|level| level.share(now) > 0.0)?;
-        Some(Seen { bucket: key.bucket.to_owned(), who: key.who.to_owned(), used: level.used(now).collect() })
+        let (bucket, who) = (key.bucket.to_owned(), key.who.to_owned());
+        Some(Seen { bucket, who, rates: level.rates().to_vec(), used: level.used(now).collect() })
     }
 
     /// Fills a bucket. `false` when nothing of it was in use.
@@ -152,6 +153,13 @@ impl Local {
         while self.len() > max {
             self.evict_anywhere(now);
         }
+    }
+
+    /// Buckets of one limit that take room, as [`Self::len`] counts them.
+    pub fn len_of(&self, bucket: &str) -> usize {
+        let names = self.names.read().unwrap_or_else(PoisonError::into_inner);
+        // Each bucket holds the name, and so does the set of names.
+        names.known.get(bucket).map_or(0, |name| Arc::strong_count(name).saturating_sub(1))
     }
 
     /// Buckets that take room, those included that are as good as new and not swept yet.

@@ -165,8 +165,9 @@ impl Shard {
         let ours = there.filter(|bucket| Arc::ptr_eq(&bucket.name, name));
         let busy = ours.map(|bucket| (bucket.level.share(now), bucket)).filter(|(found, _)| *found > share);
         busy.map(|(share, bucket)| {
-            let used = bucket.level.used(now).collect();
-            (share, Seen { bucket: name.to_string(), who: bucket.who.to_string(), used })
+            let (level, who) = (&bucket.level, bucket.who.to_string());
+            let (rates, used) = (level.rates().to_vec(), level.used(now).collect());
+            (share, Seen { bucket: name.to_string(), who, rates, used })
         })
         .collect()
     }

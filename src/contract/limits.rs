@@ -1,15 +1,53 @@
-//! What the settings of limits have in common.
+//! What limits have in common: settings, and what they say of themselves to those who operate them.
 
 use std::sync::Arc;
 
 use super::{Calling, Compiler};
 use crate::limits::per::{Per, PerSettings};
+use crate::limits::permits::PermitBucket;
+use crate::limits::quotas;
 use crate::yaml::{Located, Named, Problem};
 
 /// Largest factor of a role.
 const FACTOR_MAX: f64 = 1_000_000.0;
 /// Longest name of a bucket, in bytes.
 const BUCKET_BYTES_MAX: usize = 128;
+
+/// A limit, as a filter keeps it.
+pub struct Limit {
+    /// The name that it counts under.
+    pub bucket: Box<str>,
+    /// How much it allows, in words: `60/min and 1000/hour, burst 20`.
+    pub terms: String,
+    /// What only this filter says of the bucket: `cost 10`.
+    pub detail: Option<String>,
+    /// Whom it tells apart: `consumer`, `ip+route`. `None`: all share one count.
+    pub per: Option<String>,
+    /// `enforce`, or what else it does: `observe`, `off`.
+    pub mode: &'static str,
+    pub counts: Counts,
+}
+
+/// Where that is which it has counted.
+pub enum Counts {
+    /// Token buckets of this gateway.
+    Local,
+    /// Token buckets that gateways share.
+    Shared,
+    /// Requests in flight.
+    Permits(Arc<PermitBucket>),
+    Quota(QuotaCounts),
+}
+
+/// What a quota has counted in the state store.
+pub struct QuotaCounts {
+    pub bucket: Arc<quotas::Bucket>,
+    pub calendar: quotas::Calendar,
+    /// For who has none of its own.
+    pub limit: u64,
+    /// Gateways count together.
+    pub is_shared: bool,
+}
 
 impl Compiler {
     /// Whose limit it is; `consumer` when nothing is said. `None` when a problem was reported.

@@ -69,7 +69,9 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::context::{Context, Held};
-use crate::contract::{AsyncFilter, BucketUse, Calling, Compiler, Filter, Hooks, Pending, Settings, Step, Verdict};
+use crate::contract::{
+    AsyncFilter, BucketUse, Calling, Compiler, Counts, Filter, Hooks, Limit, Pending, Settings, Step, Verdict,
+};
 use crate::head::{HeaderValue, RequestHead};
 use crate::limits::per::{Per, PerSettings};
 use crate::limits::permits::{Entrance, Permit, PermitBucket};
@@ -133,6 +135,14 @@ impl Settings for ConcurrencySettings {
                 bucket
             }
         };
+        compiler.limit(Limit {
+            bucket: bucket.name().into(),
+            terms: format!("{max} at once"),
+            detail: (queue > 0).then(|| format!("{queue} may wait {}", Period(wait))),
+            per: per.as_ref().map(ToString::to_string),
+            mode: "enforce",
+            counts: Counts::Permits(Arc::clone(&bucket)),
+        });
         let tells_callers_apart = per.as_ref().is_some_and(|per| per.word() != "route");
         let concurrency = Concurrency { max, per, bucket, tells_callers_apart };
         Some(match queue {

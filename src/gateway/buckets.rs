@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use super::compile::all;
 use crate::config::load::Config;
 use crate::contract::BucketUse;
+use crate::identity::OwnRatesSettings;
 use crate::yaml::Problem;
 
 /// Reports limits that use one bucket in different ways, and own rates for a bucket that no filter has.
@@ -29,7 +30,7 @@ pub fn check(uses: &[BucketUse], config: &Config, problems: &mut Vec<Problem>) {
 fn own_rates(known: &HashMap<&str, &BucketUse>, config: &Config, problems: &mut Vec<Problem>) {
     for consumer in all(config, |fragment| &fragment.consumers, &config.root.consumers) {
         let of_keys = consumer.keys.iter().filter_map(|key| key.rates.as_ref());
-        for bucket in consumer.rates.iter().chain(of_keys).flat_map(|rates| rates.buckets()) {
+        for bucket in consumer.rates.iter().chain(of_keys).flat_map(OwnRatesSettings::buckets) {
             if !known.contains_key(&*bucket.text) {
                 problems.push(Problem::unknown(bucket.place, "bucket", &bucket.text, known.keys().copied()));
             }

@@ -111,7 +111,15 @@ impl<'a> Chains<'a> {
                     let mut findings = compiler.finish();
                     self.buckets.extend(findings.shared_bucket.take());
                     let Findings {
-                        problems: mut found, path_parameters, guarded, hidden, calling, bucket, number, ..
+                        problems: mut found,
+                        path_parameters,
+                        guarded,
+                        hidden,
+                        calling,
+                        bucket,
+                        number,
+                        limit,
+                        ..
                     } = findings;
                     self.guarded.extend(guarded);
                     self.hidden.extend(hidden);
@@ -125,7 +133,7 @@ impl<'a> Chains<'a> {
                     built.links.extend(step.map(|step| {
                         let link = Link::new(filter.name, entry.place, via.cloned(), step).with_calling(calling);
                         let bucket = bucket.as_ref().map(|bucket| Arc::from(bucket.name.as_str()));
-                        Arc::new(link.with_bucket(bucket, number))
+                        Arc::new(link.with_bucket(bucket, number).with_limit(limit))
                     }));
                     self.buckets.extend(bucket);
                 }

@@ -40,6 +40,17 @@ pub struct PermitBucket {
     table: Arc<Table>,
 }
 
+/// What one caller has in flight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Occupied {
+    pub who: Arc<str>,
+    pub in_flight: u32,
+    /// In line for a permit.
+    pub waiting: usize,
+    /// How many may be in flight.
+    pub max: u32,
+}
+
 /// What became of a request for a permit.
 pub enum Entrance {
     Admitted(Permit),
@@ -146,6 +157,52 @@ impl PermitBucket {
         }
         drop(shard);
         self.hand_out(granted, key);
+    }
+}
+
+impl PermitBucket {
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Who has requests in flight here or waits, the busiest first.
+    pub fn occupied(&self, most: usize) -> Vec<Occupied> {
+        let mut found = Vec::new();
+        for shard in &self.table.shards {
+            let shard = shard.lock();
+            let ours = shard.slots.iter().filter(|(key, _)| key.bucket == self.id);
+            found.extend(ours.map(|(key, slot)| Occupied::of(key, slot)));
+        }
+        found.sort_by(|one, other| other.total().cmp(&one.total()).then_with(|| one.who.cmp(&other.who)));
+        found.truncate(most);
+        found
+    }
+
+    /// The same of one; `None` while it has nothing in flight.
+    pub fn occupied_by(&self, who: &str) -> Option<Occupied> {
+        let wanted = Wanted { hash: self.table.seed.hash_one((self.id, who)), bucket: self.id, who };
+        let shard = self.table.shard(wanted.hash).lock();
+        shard.slots.get_key_value(&wanted).map(|(key, slot)| Occupied::of(key, slot))
+    }
+
+    /// How many have requests in flight here.
+    pub fn len(&self) -> usize {
+        let ours = |shard: &Shard| shard.lock().slots.keys().filter(|key| key.bucket == self.id).count();
+        self.table.shards.iter().map(ours).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl Occupied {
+    fn of(key: &Key, slot: &Slot) -> Self {
+        Self { who: Arc::clone(&key.who), in_flight: slot.held, waiting: slot.line.len(), max: slot.max }
+    }
+
+    fn total(&self) -> usize {
+        self.waiting.saturating_add(usize::try_from(self.in_flight).unwrap_or(usize::MAX))
     }
 }
 

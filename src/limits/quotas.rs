@@ -11,6 +11,7 @@
 mod account;
 mod bucket;
 mod calendar;
+mod look;
 mod teller;
 
 use std::collections::HashMap;
@@ -29,6 +30,7 @@ use crate::state::Store;
 pub use self::account::Want;
 pub use self::bucket::{Bucket, Moment, Outcome, Terms};
 pub use self::calendar::{Calendar, Unit};
+pub use self::look::Used;
 pub use self::teller::UNITS_MAX;
 pub use super::remote::OnStoreError;
 

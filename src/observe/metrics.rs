@@ -63,6 +63,7 @@ pub struct Metrics {
     key_sets: OnceLock<Box<dyn Fn() -> Vec<KeySetSample> + Send + Sync>>,
     concurrency: OnceLock<Box<dyn Fn() -> Vec<ConcurrencySample> + Send + Sync>>,
     store: OnceLock<Box<dyn Fn() -> Option<StoreSample> + Send + Sync>>,
+    buckets: OnceLock<Box<dyn Fn() -> usize + Send + Sync>>,
 }
 
 /// Where to ask how many lines a log lost.
@@ -105,6 +106,7 @@ impl Metrics {
             key_sets: OnceLock::new(),
             concurrency: OnceLock::new(),
             store: OnceLock::new(),
+            buckets: OnceLock::new(),
         })
     }
 
@@ -197,6 +199,11 @@ impl Metrics {
         let _ = self.store.set(Box::new(sample));
     }
 
+    /// Where to ask how many token buckets are in memory. The first one given stays.
+    pub fn show_buckets(&self, count: impl Fn() -> usize + Send + Sync + 'static) {
+        let _ = self.buckets.set(Box::new(count));
+    }
+
     /// Everything, in the text exposition format 0.0.4; see [`CONTENT_TYPE`].
     pub fn render(&self) -> String {
         let mut families = self.gateway_families();
@@ -279,6 +286,11 @@ impl Metrics {
                 "tollgate_websockets_closed_total",
                 "WebSockets closed because the credential of their caller ended, by reason.",
                 self.sockets_closed.counts().map(|(reason, count)| counter(&[("reason", reason)], count)),
+            ),
+            gauges(
+                "tollgate_rate_limit_buckets",
+                "Token buckets in the memory of this gateway.",
+                self.buckets.get().map(|count| gauge(&[], count() as f64)),
             ),
             gauges(
                 "tollgate_metrics_series_capped",

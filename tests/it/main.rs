@@ -13,6 +13,7 @@
 
 mod harness;
 
+mod admin_limits;
 mod auth;
 mod bodies;
 mod concurrency;

@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::Quota;
 use super::policies::Policies;
-use crate::contract::{BucketUse, Compiler, Filter, Hooks, Settings, Step};
+use crate::contract::{BucketUse, Compiler, Counts, Filter, Hooks, Limit, QuotaCounts, Settings, Step};
 use crate::limits::Mode;
 use crate::limits::fields::FieldsSetting;
 use crate::limits::per::{Per, PerSettings};
@@ -66,7 +66,7 @@ impl Settings for QuotaSettings {
             // A `rate_limit` at the same place has the name of the place.
             Located::new(format!("quota:{}", compiler.own_bucket()), compiler.place())
         });
-        self.agree(&name, &per, compiler);
+        self.agree(&name, &per, &calendar, compiler);
         if self.mode == Mode::Off {
             return Some(Step::filter(Off));
         }
@@ -136,13 +136,28 @@ impl QuotaSettings {
     }
 
     /// Says how the bucket is used, so that all its filters are held to the same.
-    fn agree(&self, bucket: &Located<String>, per: &Per, compiler: &mut Compiler) {
+    fn agree(&self, bucket: &Located<String>, per: &Per, calendar: &Calendar, compiler: &mut Compiler) {
         let zone = self.time_zone.as_ref().map_or(ZONE_DEFAULT, |zone| zone.value.as_str());
-        let mut terms = format!("a quota of {} per {} in {zone}, per {per}", self.limit.value, self.period.as_str());
+        let quota = format!("{} per {} in {zone}", self.limit.value, self.period.as_str());
         let mut roles: Vec<String> =
             self.by_role.iter().map(|(role, factor)| format!(", {} × {}", role.value, factor.value)).collect();
         roles.sort_unstable();
-        terms.extend(roles);
+        let roles = roles.concat();
+        let counts = QuotaCounts {
+            bucket: compiler.limits().quotas.bucket(bucket),
+            calendar: calendar.clone(),
+            limit: self.limit.value,
+            is_shared: compiler.is_shared(),
+        };
+        compiler.limit(Limit {
+            bucket: bucket.as_str().into(),
+            terms: format!("{quota}{roles}"),
+            detail: self.cost.as_ref().map(|cost| format!("cost {}", cost.value)),
+            per: Some(per.to_string()),
+            mode: self.mode.as_str(),
+            counts: Counts::Quota(counts),
+        });
+        let terms = format!("a quota of {quota}, per {per}{roles}");
         compiler.bucket(BucketUse { name: bucket.clone(), terms });
     }
 }

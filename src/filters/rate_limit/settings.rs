@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::shared::{LeaseForm, SharedLimit, StoreSetting, Written};
 use super::{RateLimit, Terms};
-use crate::contract::{BucketUse, Compiler, Settings, Step};
+use crate::contract::{BucketUse, Compiler, Counts, Limit, Settings, Step};
 use crate::limits::Mode;
 use crate::limits::fields::FieldsSetting;
 use crate::limits::per::{Per, PerSettings};
@@ -184,16 +184,26 @@ impl RateLimitSettings {
         let mut rates: Vec<Rate> = self.rates.iter().map(|rate| rate.value).collect();
         rates.sort_by_key(|rate| rate.per);
         let rates: Vec<String> = rates.iter().map(ToString::to_string).collect();
-        let mut terms = format!("rates {} per {per}", rates.join(" and "));
+        let rates = rates.join(" and ");
+        let mut more = String::new();
         if let Some(burst) = &self.burst {
-            terms.push_str(&format!(", burst {}", burst.value));
+            more.push_str(&format!(", burst {}", burst.value));
         }
         let mut roles: Vec<String> =
             self.by_role.iter().map(|(role, factor)| format!("{} × {}", role.value, factor.value)).collect();
         roles.sort_unstable();
         for role in roles {
-            terms.push_str(&format!(", {role}"));
+            more.push_str(&format!(", {role}"));
         }
+        compiler.limit(Limit {
+            bucket: bucket.as_str().into(),
+            terms: format!("{rates}{more}"),
+            detail: self.cost.as_ref().map(|cost| format!("cost {}", cost.value)),
+            per: Some(per.to_string()),
+            mode: self.mode.as_str(),
+            counts: if shared.is_some() { Counts::Shared } else { Counts::Local },
+        });
+        let mut terms = format!("rates {rates} per {per}{more}");
         if compiler.is_shared() && shared.is_none() {
             terms.push_str(", local");
         }

@@ -101,6 +101,8 @@ pub struct Learnt {
 #[derive(Debug)]
 pub struct Account {
     span: Span,
+    /// As it was said last.
+    limit: u64,
     /// What the counter said last.
     counted: u64,
     counted_at: Option<Instant>,
@@ -127,6 +129,7 @@ impl Account {
     pub fn new(span: Span, now: Instant) -> Self {
         Self {
             span,
+            limit: 0,
             counted: 0,
             counted_at: None,
             block: 0,
@@ -164,6 +167,7 @@ impl Account {
     /// Takes what is wanted from the block, or says why not.
     pub fn take(&mut self, want: Want, now: Instant) -> Next {
         self.used_at = now;
+        self.limit = want.limit;
         let fits = self.used().saturating_add(want.cost) <= want.limit;
         if self.block >= want.cost && self.top <= want.limit && (fits || self.debt == 0) {
             self.block = self.block.saturating_sub(want.cost);
@@ -304,6 +308,18 @@ impl Account {
 
     pub fn is_asking(&self) -> bool {
         self.asking.is_some()
+    }
+
+    /// How it stands when its counter says `counted`, by the limit that was said last.
+    pub fn figures_at(&self, counted: u64) -> Figures {
+        let used = counted.saturating_sub(self.block).saturating_add(self.debt);
+        Figures { used, ..self.figures(self.limit) }
+    }
+
+    /// Forgets what was used, also what is still to be counted.
+    pub fn reset(&mut self) {
+        let (asking, limit) = (self.asking.take(), self.limit);
+        *self = Self { asking, limit, ..Self::new(self.span, self.used_at) };
     }
 
     pub fn figures(&self, limit: u64) -> Figures {

@@ -43,11 +43,14 @@ pub struct Moment {
     pub now: Instant,
 }
 
+/// By who is counted.
+type Accounts = HashMap<Box<str>, Account>;
+
 /// The accounts of one quota in this process. It outlives every snapshot that uses it.
 pub struct Bucket {
     name: Box<str>,
     teller: Arc<Teller>,
-    shards: Box<[Mutex<HashMap<Box<str>, Account>>]>,
+    shards: [Mutex<Accounts>; SHARDS],
     hasher: RandomState,
 }
 
@@ -69,8 +72,7 @@ enum Step {
 
 impl Bucket {
     pub fn new(name: &str, teller: &Arc<Teller>) -> Self {
-        let shards = (0..SHARDS).map(|_| Mutex::default()).collect();
-        Self { name: name.into(), teller: Arc::clone(teller), shards, hasher: RandomState::new() }
+        Self { name: name.into(), teller: Arc::clone(teller), shards: Default::default(), hasher: RandomState::new() }
     }
 
     /// Counts `want` for `who`, and waits for the store where that has to be. Never longer than [`PATIENCE`].
@@ -218,7 +220,7 @@ impl Bucket {
     }
 
     /// The name of a counter in the store: bucket, period, whose it is.
-    fn key(&self, span: &Span, who: &str) -> String {
+    pub(super) fn key(&self, span: &Span, who: &str) -> String {
         let key = format!("{}/{span}/{who}", self.name);
         if key.len() <= KEY_BYTES_MAX {
             return key;
@@ -272,7 +274,16 @@ impl Bucket {
         self.shards.iter().all(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).is_empty())
     }
 
-    fn shard(&self, who: &str) -> MutexGuard<'_, HashMap<Box<str>, Account>> {
+    pub(super) fn teller(&self) -> &Teller {
+        &self.teller
+    }
+
+    /// How many callers this gateway knows something of.
+    pub fn accounts(&self) -> usize {
+        self.shards.iter().map(|shard| shard.lock().unwrap_or_else(PoisonError::into_inner).len()).sum()
+    }
+
+    pub(super) fn shard(&self, who: &str) -> MutexGuard<'_, Accounts> {
         let index = usize::try_from(self.hasher.hash_one(who)).unwrap_or_default() % SHARDS;
         // The remainder is always an index; the first shard is never taken in its place.
         let shard = self.shards.get(index).unwrap_or(&self.shards[0]);

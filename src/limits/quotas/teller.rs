@@ -30,6 +30,8 @@ const CALM: Duration = Duration::from_secs(10);
 const LEFTOVERS_MAX: usize = 100_000;
 /// Leftovers that are told to the store at once.
 const LEFTOVERS_AT_ONCE: usize = 256;
+/// Counters that are read at once.
+const COUNTERS_AT_ONCE: usize = 500;
 /// No counter goes further: a store may count in floating point, which is exact up to here.
 pub const UNITS_MAX: u64 = 1 << 53;
 
@@ -172,7 +174,7 @@ impl Teller {
     }
 
     async fn try_tell(&self, key: &str, plan: &Plan, said: &mut Said) -> Result<(), StoreError> {
-        let store = self.store.get().ok_or_else(|| StoreError("it is not open".to_owned()))?;
+        let store = self.store()?;
         let ends = plan.span.end();
         let ends = ends.checked_add(KEPT).unwrap_or(ends);
         if plan.pay > 0 {
@@ -193,6 +195,44 @@ impl Teller {
             said.counted = Some(spent.used);
         }
         Ok(())
+    }
+
+    /// What the counter `key` says; 0 where there is none.
+    pub async fn counter(&self, key: &str) -> Result<u64, StoreError> {
+        Ok(self.store()?.get(SPACE, key).await?.map_or(0, |value| count(&value)))
+    }
+
+    /// Counters whose keys begin so, by the rest of the key: of the first `most` in the order of keys.
+    pub async fn counters(&self, prefix: &str, most: usize) -> Result<Vec<(String, u64)>, StoreError> {
+        let store = self.store()?;
+        let mut found = Vec::new();
+        // The list begins behind it.
+        if let Some(value) = store.get(SPACE, prefix).await? {
+            found.push((String::new(), count(&value)));
+        }
+        let mut after = prefix.to_owned();
+        while found.len() < most {
+            let page = store.list(SPACE, Some(&after), COUNTERS_AT_ONCE).await?;
+            let is_last = page.len() < COUNTERS_AT_ONCE;
+            for entry in page {
+                let Some(rest) = entry.key.strip_prefix(prefix) else { return Ok(found) };
+                found.push((rest.to_owned(), count(&entry.value)));
+                after = entry.key;
+            }
+            if is_last {
+                break;
+            }
+        }
+        Ok(found)
+    }
+
+    /// Removes the counter `key`: what it said.
+    pub async fn remove(&self, key: &str) -> Result<u64, StoreError> {
+        Ok(self.store()?.take(SPACE, key).await?.map_or(0, |value| count(&value)))
+    }
+
+    fn store(&self) -> Result<&Arc<dyn Store>, StoreError> {
+        self.store.get().ok_or_else(|| StoreError("it is not open".to_owned()))
     }
 
     /// Remembers what a period left behind, to tell it when there is time.
@@ -261,6 +301,11 @@ impl Teller {
             info!(?lasted, "quotas are counted in the state store again");
         }
     }
+}
+
+/// What a counter says, as the store keeps it.
+fn count(value: &[u8]) -> u64 {
+    std::str::from_utf8(value).ok().and_then(|text| text.parse().ok()).unwrap_or_default()
 }
 
 /// A piece of work that is not done yet.

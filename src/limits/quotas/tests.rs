@@ -170,6 +170,36 @@ async fn without_a_store_the_policy_decides() {
     assert_eq!(answer, Answer::Unavailable);
 }
 
+#[tokio::test]
+async fn operators_see_what_was_used_and_give_it_back() {
+    let (store, terms) = (memory(), terms(Unit::Day, "UTC", OnStoreError::Local));
+    let (one, other) = (quotas(&store), quotas(&store));
+    let at = at(NOON);
+    assert_eq!(admitted(&one, &terms, "a", 1000, 30, at).await, 30);
+    assert_eq!(admitted(&one, &terms, "", 10, 2, at).await, 2);
+    assert_eq!(admitted(&other, &terms, "b", 1000, 50, at).await, 50);
+    assert_eq!(admitted(&other, &terms, "a/b", 1000, 1, at).await, 1);
+    other.flush().await;
+    let (bucket, calendar) = (one.bucket("b"), &terms.calendar);
+    let used = |found: &[Used]| -> Vec<(String, u64)> {
+        found.iter().map(|used| (used.who.clone(), used.figures.used)).collect()
+    };
+    let found = bucket.top(calendar, 1000, 3, at.wall).await.unwrap();
+    let expected = [("", 2), ("b", 50), ("a", 30)].map(|(who, used)| (who.to_owned(), used));
+    assert_eq!(used(&found), expected, "by the share, without what is only held in advance");
+    assert_eq!(bucket.accounts(), 2, "a look makes no accounts");
+    let a = bucket.show(calendar, 5, "a", at.wall).await.unwrap().unwrap().figures;
+    assert_eq!((a.limit, a.used, a.ends), (1000, 30, self::at("2040-06-16T00:00:00Z").wall));
+    assert_eq!(bucket.show(calendar, 5, "nobody", at.wall).await.unwrap(), None);
+    assert_eq!(bucket.show(calendar, 5, "a", self::at("2040-06-16T00:00:00Z").wall).await.unwrap(), None);
+    for (who, was_used) in [("a", true), ("a", false), ("b", true), ("nobody", false)] {
+        assert_eq!(bucket.reset(calendar, who, at.wall).await.unwrap(), was_used, "{who}");
+        assert_eq!(bucket.show(calendar, 5, who, at.wall).await.unwrap(), None, "{who}");
+    }
+    assert_eq!(admitted(&one, &terms, "a", 1000, 1001, at).await, 1000, "all of it, and no more");
+    assert!(Quotas::default().bucket("b").show(calendar, 5, "a", at.wall).await.is_err(), "there is no store");
+}
+
 #[test]
 fn moments_before_1970_are_the_first_one() {
     let terms = terms(Unit::Day, "UTC", OnStoreError::Local);

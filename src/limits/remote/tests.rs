@@ -124,7 +124,7 @@ impl Bench {
     async fn becomes(&self, is_up: bool) {
         let kept = async {
             while self.remote.sample().is_up != is_up {
-                tokio::time::sleep(BOUND / 10).await
+                tokio::time::sleep(BOUND / 10).await;
             }
         };
         tokio::select! {

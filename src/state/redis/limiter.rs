@@ -3,6 +3,8 @@
 //! One script is one decision. It reads the server's clock, so that those of the gateways need not agree; the arithmetic is
 //! that of [`Level`](crate::buckets::Level). A bucket is one key, `tollgate:{LIMIT|WHO}`, and goes when it is full again.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use redis::FromRedisValue;
 use tokio::time::timeout;
@@ -10,7 +12,7 @@ use tokio::time::timeout;
 use super::scripts::{self, Call};
 use super::{Lane, Redis};
 use crate::buckets::{Key, Limiter, LimiterError, Pending, Seen, admission, refusal, short};
-use crate::rates::{Ask, Drawn, RATES_MAX, Rates};
+use crate::rates::{Ask, Drawn, RATES_MAX, Rate, Rates};
 
 /// More tokens are not asked for at once: beyond that, doubles skip whole numbers.
 const TOKENS_MAX: f64 = 9e15;
@@ -21,7 +23,7 @@ const SCANNED_AT_ONCE: usize = 1000;
 /// Buckets that are looked at together.
 const LOOKS_AT_ONCE: usize = 128;
 /// How long a list of buckets may take.
-const TOP_PATIENCE: std::time::Duration = std::time::Duration::from_secs(5);
+const TOP_PATIENCE: Duration = Duration::from_secs(5);
 
 impl Redis {
     /// What the keys of one limit begin with. No name of a limit is the beginning of another one here.
@@ -46,11 +48,21 @@ impl Redis {
         Vec::from_redis_value(value).map_err(|_| odd())
     }
 
-    /// The share that is in use, and the levels.
-    async fn look(&self, key: String, reset: bool) -> Result<Option<(f64, Vec<f64>)>, LimiterError> {
+    /// The share that is in use, and what of each rate. `reset` fills the bucket.
+    async fn look(&self, key: String, reset: bool) -> Result<Option<Looked>, LimiterError> {
         let call = scripts::LOOK.on([key]).with(u8::from(reset));
         let numbers = self.numbers(call, Lane::Other).await?;
-        Ok(numbers.split_first().map(|(share, levels)| (*share, levels.to_vec())))
+        let Some((share, numbers)) = numbers.split_first() else { return Ok(None) };
+        let mut looked = Looked { share: *share, rates: Vec::new(), used: Vec::new() };
+        for rate in numbers.chunks(4) {
+            let [level, speed, micros, capacity] = *rate else { return Err(odd()) };
+            let period = Duration::try_from_secs_f64(micros / 1e6).map_err(|_| odd())?;
+            // What the division by the period took away.
+            let count = (speed * micros * 1e6).round() / 1e6;
+            looked.rates.push(Rate { count, period, capacity });
+            looked.used.push(level);
+        }
+        Ok(Some(looked))
     }
 
     async fn busiest(&self, bucket: &str, most: usize) -> Result<Vec<Seen>, LimiterError> {
@@ -67,8 +79,8 @@ impl Redis {
                 let looks = join_all(names.iter().map(|name| self.look(name.clone(), false))).await;
                 for (name, seen) in names.iter().zip(looks) {
                     let who = name.strip_prefix(&limit).and_then(|rest| rest.strip_suffix('}'));
-                    if let (Some(who), Some((share, used))) = (who, seen?) {
-                        found.push((share, Seen { bucket: bucket.to_owned(), who: who.to_owned(), used }));
+                    if let (Some(who), Some(looked)) = (who, seen?) {
+                        found.push((looked.share, looked.seen(bucket, who.to_owned())));
                     }
                 }
             }
@@ -82,6 +94,20 @@ impl Redis {
         }
         keep_busiest(&mut found, most);
         Ok(found.into_iter().map(|(_, seen)| seen).collect())
+    }
+}
+
+/// What is in use of a bucket.
+struct Looked {
+    /// The largest share of a capacity.
+    share: f64,
+    rates: Vec<Rate>,
+    used: Vec<f64>,
+}
+
+impl Looked {
+    fn seen(self, bucket: &str, who: String) -> Seen {
+        Seen { bucket: bucket.to_owned(), who, rates: self.rates, used: self.used }
     }
 }
 
@@ -123,7 +149,7 @@ impl Limiter for Redis {
     fn show<'a>(&'a self, key: Key<'a>) -> Pending<'a, Option<Seen>> {
         Box::pin(async move {
             let seen = self.look(self.bucket(key), false).await?;
-            Ok(seen.map(|(_, used)| Seen { bucket: key.bucket.to_owned(), who: short(key.who).into_owned(), used }))
+            Ok(seen.map(|looked| looked.seen(key.bucket, short(key.who).into_owned())))
         })
     }
 

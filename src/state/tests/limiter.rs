@@ -168,6 +168,7 @@ async fn a_bucket_is_shown_and_reset(limiter: Arc<dyn Limiter>) {
     limiter.draw(key("a", "x"), &rates, Ask::exactly(3.0)).await.unwrap();
     let seen = limiter.show(key("a", "x")).await.unwrap().unwrap();
     assert!((&*seen.bucket, &*seen.who) == ("a", "x") && near(seen.used[0], 3.0), "{seen:?}");
+    assert_eq!(seen.rates, rates.as_slice(), "with the terms it was drawn by");
     assert!(limiter.reset(key("a", "x")).await.unwrap());
     assert_eq!(limiter.show(key("a", "x")).await.unwrap(), None);
     assert!(limiter.draw(key("a", "x"), &rates, Ask::exactly(5.0)).await.unwrap().admitted);

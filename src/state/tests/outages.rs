@@ -197,8 +197,10 @@ async fn whoever_has_the_password_is_let_in() {
         assert!(redis.take(SPACE, "b").await.unwrap().is_some());
         assert_eq!(redis.changes(SPACE, &mark).await.unwrap().keys.unwrap(), ["b"]);
         assert_eq!(redis.list(SPACE, None, 9).await.unwrap().len(), 2);
-        assert_eq!(redis.top("a", 9).await.unwrap().len(), 1);
-        assert!(redis.reset(Key { bucket: "a", who: "x" }).await.unwrap());
+        let (slow, key) = (Rates::new(["9/day".parse().unwrap()], None).unwrap(), Key { bucket: "b", who: "x" });
+        redis.draw(key, &slow, Ask::exactly(1.0)).await.unwrap();
+        assert_eq!(redis.top("b", 9).await.unwrap().len(), 1);
+        assert!(redis.reset(key).await.unwrap());
     }
     for login in ["timeout: 5s", "password: hunter2", "user: ann, password: hunter2", "user: bob, password: secret"] {
         let redis = Redis::open(&settings(&server.yaml(login))).unwrap();

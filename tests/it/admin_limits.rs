@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Client, Gateway, RedisServer, Response, Upstream};
+use crate::harness::{Client, Folder, Gateway, RedisServer, Response, Upstream};
 
 /// The key of `dashboard`; below is its SHA-256.
 const KEY: &str = "an-example-and-no-secret";
@@ -235,6 +235,31 @@ async fn what_is_not_there_is_said_so() {
     assert!(complaint(gateway.address, &["top", "reads"]).await.contains("is this its admin address?"));
     let nobody = Upstream::dead_address().await;
     assert!(complaint(nobody, &["top", "reads"]).await.contains("does not answer"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_configuration_says_where_to_ask() {
+    let gateway = Gateway::start(LIMITS).await;
+    let head = "version: 1\nlisteners: [{ bind: 127.0.0.1:8000 }]\n";
+    let folder = Folder::with(&[
+        ("with.yaml", &format!("{head}admin: {{ bind: \"{}\" }}\n", gateway.admin)),
+        ("without.yaml", head),
+        ("wrong.yaml", &format!("{head}admin: {{ bin: 1 }}\n")),
+    ]);
+    for (file, status, text) in [
+        ("with.yaml", 0, "chain:known"),
+        ("without.yaml", 64, "without.yaml has no `admin`"),
+        ("wrong.yaml", 64, "unknown key `bin`"),
+        ("none.yaml", 64, "none.yaml"),
+    ] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
+        command.args(["limits", "--config"]).arg(folder.path(file));
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert_eq!(output.status.code(), Some(status), "{file}: {said}");
+        assert!(said.contains(text), "{file}: {said}");
+        assert!(status == 0 || said.contains("--admin 127.0.0.1:9900"), "{file}: {said}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -112,11 +112,12 @@ fn a_bucket_is_shown_and_reset() {
     assert_eq!((&*shown.bucket, &*shown.who, &*shown.rates), ("chain:api", "a", rates.as_slice()));
     assert_eq!(shown.used[0], 15.0);
     assert!((shown.used[1] - (40.0 - 25.0 / 6.0)).abs() < 1e-9);
+    assert_eq!([local.len_of("chain:api"), local.len_of("chain:ap")], [1, 0]);
     // The same who of another limit has a bucket of its own, and so has nobody the beginning of whose name it is.
     assert_eq!(local.show(Key { bucket: "chain:other", who: "a" }, start), None);
     assert_eq!(local.show(Key { bucket: "chain:ap", who: "ia" }, start), None);
     assert!(local.reset(key("a"), start));
-    assert_eq!((local.show(key("a"), start), local.len()), (None, 0));
+    assert_eq!((local.show(key("a"), start), local.len(), local.len_of("chain:api")), (None, 0, 0));
     // As good as new: there is nothing to show or reset.
     local.draw(key("a"), &rates, one(), start);
     assert_eq!(local.show(key("a"), start + minutes(60)), None);

@@ -16,7 +16,7 @@
 //! | `mode` | `enforce`; `observe`: refuses nobody and tells clients nothing, but counts; `off` | `enforce` |
 //! | `store` | where the buckets are: `local`, in each gateway; `shared`, in the state store, for all gateways together | `shared` with `state: { redis: … }`, otherwise `local` |
 //! | `on_store_error` | what is done while the shared store cannot be reached: `local` (each gateway keeps the limit by itself), `allow`, `deny` (503 `STATE_UNAVAILABLE`) | `local` |
-//! | `lease` | tokens that a gateway takes from a shared bucket ahead: `10`, or `{ tokens: 10, for: 1s }` | none: each request asks the store |
+//! | `lease` | tokens that a gateway takes from a shared bucket ahead: `10`, or `{ size: 10, for: 1s }` | none: each request asks the store |
 //! | `fields` | which response fields tell clients: `all`, `legacy` (`X-RateLimit-*`), `standard` (`RateLimit`, `RateLimit-Policy`), `none` | `all` |
 //!
 //! * **Who is who.** A consumer is one however many keys it has. Who comes with a token counts by its subject and issuer

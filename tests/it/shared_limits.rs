@@ -89,7 +89,7 @@ async fn three_gateways_keep_one_limit() {
     let rates = format!("{LIMIT}/hour");
     let routes = [
         route("exact", &rates, ", on_store_error: deny"),
-        route("leased", &rates, ", on_store_error: deny, lease: { tokens: 10, for: 1s }"),
+        route("leased", &rates, ", on_store_error: deny, lease: { size: 10, for: 1s }"),
     ];
     let gateways = [
         gateway(&redis, "5s", &routes).await,
@@ -114,7 +114,7 @@ async fn leases_let_more_pass_in_no_second_than_is_promised() {
     const LIMIT: u64 = 200;
     const LEASE: u64 = 20;
     let redis = RedisServer::start().await;
-    let routes = [route("leased", "200/s", ", on_store_error: deny, lease: { tokens: 20, for: 500ms }")];
+    let routes = [route("leased", "200/s", ", on_store_error: deny, lease: { size: 20, for: 500ms }")];
     let gateways = [
         gateway(&redis, "5s", &routes).await,
         gateway(&redis, "5s", &routes).await,

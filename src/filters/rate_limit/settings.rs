@@ -45,7 +45,7 @@ pub struct RateLimitSettings {
     store: Option<Located<StoreSetting>>,
     /// What is done while the shared store cannot be reached. Default `local`: each gateway keeps the limit by itself.
     on_store_error: Option<Located<OnStoreError>>,
-    /// Tokens that a gateway takes from a shared bucket ahead: `10`, or `{ tokens: 10, for: 1s }`. Default: none.
+    /// Tokens that a gateway takes from a shared bucket ahead: `10`, or `{ size: 10, for: 1s }`. Default: none.
     #[schemars(with = "Option<LeaseForm>")]
     lease: Option<Node>,
 }

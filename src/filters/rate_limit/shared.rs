@@ -49,7 +49,7 @@ pub enum LeaseForm {
 pub struct LeaseSettings {
     /// Most that it holds of one bucket.
     #[schemars(range(min = 1, max = 100_000))]
-    tokens: Located<u32>,
+    size: Located<u32>,
     /// How long it may spend them, 10ms to 1m. Default 1s.
     r#for: Option<Located<Period>>,
 }
@@ -97,13 +97,13 @@ impl Written<'_> {
         let settings = if matches!(written.kind, Kind::Map(_)) {
             decode::<LeaseSettings>(written)
         } else {
-            decode::<Located<u32>>(written).map(|tokens| LeaseSettings { tokens, r#for: None })
+            decode::<Located<u32>>(written).map(|size| LeaseSettings { size, r#for: None })
         };
         let report = |problems: Vec<Problem>, compiler: &mut Compiler| {
             problems.into_iter().for_each(|problem| compiler.report(problem));
         };
         let settings = settings.map_err(|problems| report(problems, compiler)).ok()?;
-        let tokens = settings.tokens;
+        let tokens = settings.size;
         if !(1..=LEASE_TOKENS_MAX).contains(&tokens.value) {
             compiler.report(Problem::new(tokens.place, format!("a lease has 1 to {LEASE_TOKENS_MAX} tokens")));
             return None;

@@ -164,7 +164,7 @@ async fn a_quota_is_shown_and_given_back() {
         (&json!("consumer=dashboard"), &json!(4), &json!(0))
     );
     assert_eq!((&second["who"], &second["used"], &second["limit"]), (&json!("ip=127.0.0.1"), &json!(1), &json!(4)));
-    assert!(first["ends"].as_str().unwrap().ends_with("-01T00:00:00Z"), "{first}");
+    assert!(first["ends"].as_str().unwrap().ends_with("-01T00:00:00.000Z"), "{first}");
     let table = printed(&gateway, &["top", "monthly"]).await;
     assert!(table.starts_with("quota monthly: 4 per month in UTC per consumer\n"), "{table}");
     assert_eq!(cells(table.lines().nth(2).unwrap())[..4], ["consumer=dashboard", "4", "0", "4"]);

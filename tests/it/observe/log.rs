@@ -77,8 +77,9 @@ async fn ready_says_no_while_the_gateway_drains() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_admin_address_answers_what_the_page_says() {
     let gateway = gateway("to: none", "").await;
-    let rows = documented("The admin address");
-    assert_eq!(rows.len(), 5, "{rows:?}");
+    // Those with a parameter are asked in `admin_limits.rs`.
+    let rows: Vec<String> = documented("The admin address").into_iter().filter(|row| !row.ends_with('/')).collect();
+    assert_eq!(rows.len(), 6, "{rows:?}");
     for row in rows {
         assert_eq!(gateway.ask_admin(&row).await.status, 200, "{row}");
     }

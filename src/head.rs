@@ -42,6 +42,9 @@ pub trait Headers: Send + Sync {
     /// Removes every occurrence of `name`.
     fn remove(&mut self, name: &HeaderName);
 
+    /// Makes room for so many more fields at once, where that saves work.
+    fn reserve(&mut self, _fields: usize) {}
+
     /// Whether the field occurs at all.
     fn has(&self, name: &HeaderName) -> bool {
         self.get(name).is_some()

@@ -97,6 +97,11 @@ macro_rules! writes {
         fn remove(&mut self, name: &HeaderName) {
             self.fields_mut().remove(name);
         }
+
+        fn reserve(&mut self, fields: usize) {
+            // Too many for a map: then each of them is left out when it comes.
+            let _ = self.fields_mut().try_reserve(fields);
+        }
     };
 }
 

@@ -52,6 +52,8 @@ pub struct Context {
     pub held: SmallVec<[Held; 1]>,
     /// When the head was complete.
     pub started: Instant,
+    /// When the filter that runs got the request: `started`, or when the last one that waited for something was done.
+    pub now: Instant,
 }
 
 impl Context {
@@ -75,6 +77,7 @@ impl Context {
             standings: SmallVec::new(),
             held: SmallVec::new(),
             started,
+            now: started,
         }
     }
 }

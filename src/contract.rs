@@ -200,6 +200,8 @@ pub struct BucketUse {
     pub name: Located<String>,
     /// What has to be the same for all, in words.
     pub terms: String,
+    /// Whether it goes by the rates of consumers and keys that have their own.
+    pub takes_rates: bool,
 }
 
 /// What a filter has to do with who calls.

@@ -8,54 +8,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use schemars::JsonSchema;
-use serde::Deserialize;
-
 use crate::types;
-use crate::yaml::{Located, Problem};
 
 /// Most rates of one limit.
 pub const RATES_MAX: usize = 4;
 
-/// Largest count of a rate, and largest burst. Above it single tokens would be lost in rounding.
+/// Largest count of a rate, burst and cost. Above it single tokens would be lost in rounding.
 pub const COUNT_MAX: u64 = 1_000_000_000;
-
-/// A list of rates as it is written: `[60/min, 1000/hour]`. All must pass.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(transparent)]
-pub struct RatesSettings(pub Located<Vec<Located<types::Rate>>>);
-
-impl RatesSettings {
-    /// `None` when it could not be: a problem was reported.
-    pub fn compile(&self, burst: Option<&Located<u64>>, problems: &mut Vec<Problem>) -> Option<Rates> {
-        let before = problems.len();
-        let Located { value: written, place } = &self.0;
-        if written.is_empty() {
-            problems
-                .push(Problem::new(*place, "there is no rate").with_hint("write one or more: `[60/min, 1000/hour]`"));
-        }
-        if let Some(surplus) = written.get(RATES_MAX) {
-            problems.push(Problem::new(surplus.place, format!("a limit has at most {RATES_MAX} rates")));
-        }
-        for (index, rate) in written.iter().enumerate() {
-            if rate.count > COUNT_MAX {
-                let problem = Problem::new(rate.place, format!("`{}` is more than {COUNT_MAX}", rate.value));
-                problems.push(problem.with_hint("leave the rate out where that much is no limit"));
-            }
-            if let Some(first) = written.iter().take(index).find(|first| first.per == rate.per) {
-                let problem = Problem::new(rate.place, format!("`{}` has the period of `{}`", rate.value, first.value));
-                let problem = problem.with_hint("one rate for each period; the smaller one is the limit");
-                problems.push(problem.with_related("the other one", first.place));
-            }
-        }
-        if let Some(burst) = burst.filter(|burst| !(1..=COUNT_MAX).contains(&burst.value)) {
-            let problem = Problem::new(burst.place, format!("`burst` must be 1 to {COUNT_MAX}, not {}", burst.value));
-            problems.push(problem.with_hint("so many may be made at once; without it, the count of the shortest rate"));
-        }
-        let rates = written.iter().map(|rate| rate.value);
-        Rates::new(rates, burst.map(|burst| burst.value)).filter(|_| problems.len() == before)
-    }
-}
 
 /// One rate.
 #[derive(Clone, Copy, Debug, PartialEq)]

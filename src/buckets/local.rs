@@ -27,9 +27,9 @@ const NAMES_KEPT: usize = 1_024;
 /// Buckets in memory, at most so many as [`set_max`](Self::set_max) says.
 ///
 /// A bucket that is as good as new takes no room for long: requests sweep such buckets on their way. When there is no room for
-/// a new one, a bucket makes place that is missed little: as good as new, or of a random sample the one of which the smallest
-/// share is in use. So a flood of addresses, each seen once, drives out its own, neither those that are used up, nor is a
-/// newcomer refused. Keys are hashed with a secret of the process: nobody chooses keys that meet in one shard.
+/// a new one, a bucket makes place that is missed little: as good as new, or of a random sample, and there of the limit that has
+/// the most in it, the one of which the smallest share is in use. So a flood of addresses, each seen once, drives out its own,
+/// neither those that are used up, nor those of another limit, nor is a newcomer refused. Keys are hashed with a secret of the process: nobody chooses keys that meet in one shard.
 ///
 /// The methods that take `now` do their work at once; those of [`Limiter`] are the same, and read the clock.
 pub struct Local {
@@ -179,6 +179,7 @@ impl Local {
     /// `None` when there is no room for a new bucket, nor one in this shard that could make place.
     fn try_draw(&self, hash: u64, key: Key<'_>, rates: &Rates, ask: Ask, now: Duration) -> Option<Drawn> {
         let mut shard = self.shard(hash);
+        let now = shard.advance(now);
         if let Some(level) = shard.find(hash, key) {
             let drawn = level.draw(rates, ask, now);
             self.removed(shard.sweep_on_hit(now));

@@ -1,11 +1,12 @@
 //! A part of the buckets, with a lock of its own.
 
-use std::cmp::Ordering;
+use std::cmp::Reverse;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use hashbrown::HashTable;
+use smallvec::SmallVec;
 
 use super::{Key, Level, Seen};
 
@@ -30,6 +31,8 @@ pub(super) struct Shard {
     /// The slot that is swept next.
     cursor: usize,
     hits: u8,
+    /// The latest moment that somebody drew at.
+    latest: Duration,
 }
 
 struct Bucket {
@@ -40,6 +43,14 @@ struct Bucket {
     level: Level,
 }
 
+/// A bucket that may have to go.
+struct Candidate<'a> {
+    slot: usize,
+    name: &'a Name,
+    share: f64,
+    full_in: Duration,
+}
+
 impl Bucket {
     fn is(&self, key: Key<'_>) -> bool {
         *self.who == *key.who && **self.name == *key.bucket
@@ -47,6 +58,13 @@ impl Bucket {
 }
 
 impl Shard {
+    /// The moment that counts for who read the clock at `now`. It may have waited since, for a place or a key set: to a bucket
+    /// an earlier moment would be a clock that was set back, and the same time would flow back twice.
+    pub(super) fn advance(&mut self, now: Duration) -> Duration {
+        self.latest = self.latest.max(now);
+        self.latest
+    }
+
     pub(super) fn find(&mut self, hash: u64, key: Key<'_>) -> Option<&mut Level> {
         self.buckets.find_mut(hash, |bucket| bucket.is(key)).map(|bucket| &mut bucket.level)
     }
@@ -63,38 +81,39 @@ impl Shard {
         Some(bucket.level)
     }
 
-    /// Removes one bucket, that which is missed least: of a random sample the one of which the smallest share is in use, and
-    /// of equal ones the one that is full again first. `false` when there is none.
+    /// Removes one bucket, that which is missed least: of a random sample and there of the limit that has the most in it, the
+    /// one of which the smallest share is in use, and of equal ones the one that is full again first. So a flood of one limit
+    /// drives out no bucket of another. `false` when there is none.
     pub(super) fn evict(&mut self, now: Duration) -> bool {
-        let least = if self.buckets.len() <= ALL {
-            self.least((0..self.slots()).filter_map(|slot| self.bucket_in(slot)), now)
-        } else {
-            self.least((0..SAMPLE).filter_map(|_| self.any()), now)
-        };
+        let compared = if self.buckets.len() <= ALL { ALL } else { SAMPLE };
+        let least = self.least(self.all_from_anywhere().take(compared), now);
         least.is_some_and(|slot| self.remove_from(slot))
     }
 
     fn least<'a>(&'a self, buckets: impl Iterator<Item = (usize, &'a Bucket)>, now: Duration) -> Option<usize> {
-        let mut least: Option<(usize, f64, Duration)> = None;
+        let mut sample: SmallVec<[Candidate<'a>; ALL]> = SmallVec::new();
         for (slot, bucket) in buckets {
             let (share, full_in) = (bucket.level.share(now), bucket.level.full_in(now));
             if share == 0.0 {
                 return Some(slot);
             }
-            if least.is_none_or(|(_, least, until)| share.total_cmp(&least).then(full_in.cmp(&until)) == Ordering::Less)
-            {
-                least = Some((slot, share, full_in));
-            }
+            sample.push(Candidate { slot, name: &bucket.name, share, full_in });
         }
-        least.map(|(slot, ..)| slot)
+        let of_its_limit =
+            |one: &Candidate<'_>| sample.iter().filter(|other| Arc::ptr_eq(one.name, other.name)).count();
+        let least = sample.iter().map(|one| (Reverse(of_its_limit(one)), one)).min_by(|(many, one), (most, other)| {
+            let shares = one.share.total_cmp(&other.share);
+            many.cmp(most).then(shares).then(one.full_in.cmp(&other.full_in))
+        });
+        least.map(|(_, least)| least.slot)
     }
 
-    /// A bucket by chance.
-    fn any(&self) -> Option<(usize, &Bucket)> {
+    /// All buckets, from any place on. Those that are taken first are each there once: of buckets that are picked one by one,
+    /// the one that stays for long is picked again and again, for the gap before it grows.
+    fn all_from_anywhere(&self) -> impl Iterator<Item = (usize, &Bucket)> {
         let slots = self.slots();
         let first = fastrand::usize(..slots.max(1));
-        // The next one that is there: gaps are short, and nobody can choose which bucket stands behind one.
-        (first..slots).chain(0..first).find_map(|slot| self.bucket_in(slot))
+        (first..slots).chain(0..first).filter_map(|slot| self.bucket_in(slot))
     }
 
     fn bucket_in(&self, slot: usize) -> Option<(usize, &Bucket)> {

@@ -1,7 +1,7 @@
 //! What limits said about a request, and how clients are told.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::head::HeaderValue;
 
@@ -11,6 +11,8 @@ pub struct Standing {
     /// The filter, by the number it got when it was compiled.
     pub filter: u64,
     pub outcome: Limited,
+    /// When it said so: what is said of times counts from there.
+    pub at: Instant,
     /// How many requests may be made at once, or in the period.
     pub limit: u64,
     /// How many are left.

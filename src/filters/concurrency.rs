@@ -131,7 +131,8 @@ impl Settings for ConcurrencySettings {
             Some(name) => {
                 let bucket = compiler.limits().permits.bucket(&name);
                 let each = per.as_ref().map_or_else(|| "all".to_owned(), |per| format!("each {per}"));
-                compiler.shared_bucket(BucketUse { name, terms: format!("{max} at once for {each}") });
+                let terms = format!("{max} at once for {each}");
+                compiler.shared_bucket(BucketUse { name, terms, takes_rates: false });
                 bucket
             }
         };

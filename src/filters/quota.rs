@@ -117,7 +117,7 @@ impl AsyncFilter for Quota {
         }
         let who = self.per.who(request, context);
         let want = self.want(context);
-        let at = Moment { wall: clock::wall(), now: context.started };
+        let at = Moment { wall: clock::wall(), now: context.now };
         match self.bucket.try_spend(&self.terms, who.as_str(), want, at) {
             Outcome::Known(answer) => Box::pin(std::future::ready(self.verdict(answer, want, at.wall, context))),
             Outcome::Waiting(asking) => Box::pin(async move {
@@ -162,6 +162,7 @@ impl Quota {
         context.standings.push(Standing {
             filter: self.number,
             outcome,
+            at: context.now,
             limit: want.limit,
             remaining: figures.map_or(0, |figures| figures.limit.saturating_sub(figures.used)),
             reset: left,

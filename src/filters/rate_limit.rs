@@ -85,7 +85,7 @@ mod settings;
 mod shared;
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::header::RETRY_AFTER;
 
@@ -146,8 +146,8 @@ impl Filter for RateLimit {
         }
         let asking = self.asking(request, context);
         let key = Key { bucket: &self.bucket, who: asking.who.as_str() };
-        let drawn = self.limits.local.draw(key, &asking.rates, asking.ask, context.started);
-        self.decide(asking, &drawn, context)
+        let drawn = self.limits.local.draw(key, &asking.rates, asking.ask, context.now);
+        self.decide(asking, context.now, &drawn, context)
     }
 
     fn preview(&self, request: &mut dyn RequestHead, context: &mut Context) -> Verdict {
@@ -156,7 +156,7 @@ impl Filter for RateLimit {
         }
         let asking = self.asking(request, context);
         let drawn = Level::full(&asking.rates, Duration::ZERO).draw(&asking.rates, asking.ask, Duration::ZERO);
-        self.decide(asking, &drawn, context)
+        self.decide(asking, context.now, &drawn, context)
     }
 
     fn on_response(&self, _: &dyn RequestHead, response: &mut dyn ResponseHead, context: &Context) {
@@ -193,13 +193,13 @@ impl RateLimit {
     }
 
     /// What becomes of the request.
-    fn decide(&self, asking: Asking, drawn: &Drawn, context: &mut Context) -> Verdict {
+    fn decide(&self, asking: Asking, at: Instant, drawn: &Drawn, context: &mut Context) -> Verdict {
         let outcome = match self.mode {
             _ if drawn.admitted => Limited::Allowed,
             Mode::Observe | Mode::Off => Limited::Observed,
             Mode::Enforce => Limited::Refused,
         };
-        context.standings.push(fields::standing(self.number, drawn, &asking.rates, outcome, asking.policy));
+        context.standings.push(fields::standing(self.number, at, drawn, &asking.rates, outcome, asking.policy));
         match outcome {
             Limited::Allowed | Limited::Observed => Verdict::Continue,
             Limited::Refused => Verdict::Reject(Box::new(self.refusal(drawn, context))),

@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::rates::{OwnRates, RATES_MAX, Rates};
+use crate::rates::{COUNT_MAX, OwnRates, RATES_MAX, Rates};
 use crate::types::Rate;
 use crate::yaml::{Key, Kind, Located, Node, Problem, decode};
 
@@ -92,6 +92,9 @@ fn list(node: &Node, problems: &mut Vec<Problem>) -> Option<Arc<Rates>> {
 }
 
 fn compiled(rates: impl Iterator<Item = Rate> + Clone) -> Result<Arc<Rates>, String> {
+    if let Some(large) = rates.clone().find(|rate| rate.count > COUNT_MAX) {
+        return Err(format!("`{large}` is more than {COUNT_MAX}"));
+    }
     let mut spans: Vec<_> = rates.clone().map(|rate| rate.per).collect();
     let count = spans.len();
     spans.sort_unstable();
@@ -199,6 +202,7 @@ mod tests {
             ("7", "a list of rates, or a map"),
             ("{ reads: 7/min }", "list"),
             ("[0/min]", "allows nothing"),
+            ("[1000000001/s]", "more than 1000000000"),
         ] {
             let found = own(text).unwrap_err();
             assert!(found.contains(expected), "{text}: {found}");

@@ -10,7 +10,7 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -26,6 +26,9 @@ const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
 const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const STANDARD_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const STANDARD: HeaderName = HeaderName::from_static("ratelimit");
+
+/// Largest integer that a structured field holds (RFC 9651 §3.3.1): a factor may lead beyond it.
+const INTEGER_MAX: u64 = 999_999_999_999_999;
 
 /// Which response fields tell clients about a limit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -81,7 +84,14 @@ fn span(period: Duration) -> String {
 }
 
 /// What a bucket said, for the client.
-pub fn standing(filter: u64, drawn: &Drawn, rates: &Rates, outcome: Limited, policy: Option<Arc<Policy>>) -> Standing {
+pub fn standing(
+    filter: u64,
+    at: Instant,
+    drawn: &Drawn,
+    rates: &Rates,
+    outcome: Limited,
+    policy: Option<Arc<Policy>>,
+) -> Standing {
     let is_tightest = |rate: &Rate| rate.capacity == drawn.limit;
     let rate = rates.as_slice().iter().position(is_tightest).unwrap_or(0);
     let more = match rates.as_slice().get(rate) {
@@ -90,13 +100,13 @@ pub fn standing(filter: u64, drawn: &Drawn, rates: &Rates, outcome: Limited, pol
         None => drawn.full_in,
     };
     let (limit, remaining) = (whole(drawn.limit), whole(drawn.remaining));
-    Standing { filter, outcome, limit, remaining, reset: drawn.full_in, more, policy, rate }
+    Standing { filter, outcome, at, limit, remaining, reset: drawn.full_in, more, policy, rate }
 }
 
 /// Tokens that are there as a whole.
 fn whole(tokens: f64) -> u64 {
     // A conversion of floats saturates, and rounds down: the sliver makes up for how they are counted.
-    (tokens + 1e-6) as u64
+    ((tokens + 1e-6) as u64).min(INTEGER_MAX)
 }
 
 /// Seconds, rounded up.
@@ -107,10 +117,8 @@ pub fn seconds_up(time: Duration) -> u64 {
 /// Tells the client on a response, if it is for this filter to do so.
 pub fn write(response: &mut (impl Headers + ?Sized), context: &Context, filter: u64) {
     if is_writer(context, filter) {
-        each(context, &mut |name, value, is_first| match is_first {
-            true => response.set(name, value),
-            false => response.append(name, value),
-        });
+        [LIMIT, REMAINING, RESET, STANDARD_POLICY, STANDARD].iter().for_each(|name| response.remove(name));
+        each(context, &mut |name, value| response.append(name, value));
     }
 }
 
@@ -118,7 +126,7 @@ pub fn write(response: &mut (impl Headers + ?Sized), context: &Context, filter: 
 #[must_use]
 pub fn refuse(mut rejection: Rejection, context: &Context, filter: u64) -> Rejection {
     if is_writer(context, filter) {
-        each(context, &mut |name, value, _| rejection.fields.push((name.clone(), value)));
+        each(context, &mut |name, value| rejection.fields.push((name.clone(), value)));
     }
     rejection
 }
@@ -131,23 +139,22 @@ fn is_writer(context: &Context, filter: u64) -> bool {
     shown(context).next().is_some_and(|(standing, _)| standing.filter == filter)
 }
 
-/// Calls `put` with each field, and whether it is the first one of its name.
-fn each(context: &Context, put: &mut dyn FnMut(&HeaderName, HeaderValue, bool)) {
-    let since = clock::now().saturating_duration_since(context.started);
+/// Calls `put` with each field.
+fn each(context: &Context, put: &mut dyn FnMut(&HeaderName, HeaderValue)) {
+    let now = clock::now();
     let legacy = shown(context).filter(|(_, policy)| policy.legacy).map(|(standing, _)| standing);
     if let Some(tightest) = legacy.min_by_key(|standing| tightness(standing)) {
         let reset = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let reset = reset.saturating_add(tightest.reset).saturating_sub(since);
-        put(&LIMIT, HeaderValue::from(tightest.limit), true);
-        put(&REMAINING, HeaderValue::from(tightest.remaining), true);
-        put(&RESET, HeaderValue::from(seconds_up(reset)), true);
+        let reset = reset.saturating_add(tightest.reset);
+        let reset = reset.saturating_sub(now.saturating_duration_since(tightest.at));
+        put(&LIMIT, HeaderValue::from(tightest.limit));
+        put(&REMAINING, HeaderValue::from(tightest.remaining));
+        put(&RESET, HeaderValue::from(seconds_up(reset)));
     }
-    let mut is_first = true;
     for (standing, policy) in shown(context) {
         let (Some(value), Some(name)) = (&policy.standard, policy.names.get(standing.rate)) else { continue };
-        put(&STANDARD_POLICY, value.clone(), is_first);
-        put(&STANDARD, service_limit(name, standing, since), is_first);
-        is_first = false;
+        put(&STANDARD_POLICY, value.clone());
+        put(&STANDARD, service_limit(name, standing, now));
     }
 }
 
@@ -157,11 +164,12 @@ fn tightness(standing: &Standing) -> (bool, u64, std::cmp::Reverse<Duration>) {
 }
 
 /// `"consumer-minute";r=42;t=1`. Without `t` where nothing more will come.
-fn service_limit(name: &str, standing: &Standing, since: Duration) -> HeaderValue {
+fn service_limit(name: &str, standing: &Standing, now: Instant) -> HeaderValue {
     let mut text = String::with_capacity(name.len().saturating_add(32));
     let _ = write!(text, "{name};r={}", standing.remaining);
     if standing.remaining < standing.limit && standing.more < Duration::MAX {
-        let _ = write!(text, ";t={}", seconds_up(standing.more.saturating_sub(since)));
+        let _ =
+            write!(text, ";t={}", seconds_up(standing.more.saturating_sub(now.saturating_duration_since(standing.at))));
     }
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
 }

@@ -13,7 +13,8 @@
 //! A list counts each combination apart: `[consumer, route]` is `consumer=a,route=b`. What is missing (nobody known, the
 //! field or claim absent or empty) is replaced by the client's address, so that nobody escapes by leaving something out.
 //! In values, `,`, `=`, `%` and all that is not visible ASCII is percent-encoded; one of more than 64 bytes is written as
-//! `sha256:` and its digest, and so is a whole text of more than 160.
+//! `sha256:` and its digest, and so is a whole text of more than 160, and any value of a field that may hold a credential: it
+//! stands in keys of the state store, and in what operators are shown.
 
 use std::borrow::Cow;
 use std::fmt::{self, Write};
@@ -140,6 +141,7 @@ enum Part {
     Header {
         name: HeaderName,
         label: Box<str>,
+        is_secret: bool,
     },
     Claim {
         name: Box<str>,
@@ -272,7 +274,10 @@ fn with_settings(node: &Node, entry: &Entry) -> Result<Part, Vec<Problem>> {
             }
         }
         PartSettings::Header(name) => match HeaderName::from_bytes(name.as_bytes()) {
-            Ok(name) => Ok(Part::Header { label: label("header", name.as_str()), name }),
+            Ok(name) => {
+                let (label, is_secret) = (label("header", name.as_str()), may_hold_credential(&name));
+                Ok(Part::Header { name, label, is_secret })
+            }
             Err(_) => one(Problem::new(place, format!("`{name}` is no field name"))),
         },
         PartSettings::Claim(name) if name.is_empty() => one(Problem::new(place, "a claim has a name")),
@@ -289,6 +294,12 @@ fn prefix(written: Option<&Node>, most: u8, default: u8) -> Result<u8, Problem> 
 fn wrong_prefix(place: Place, most: u8) -> Problem {
     let example = if most == 32 { "/24" } else { "/56" };
     Problem::new(place, "this is no prefix length").with_hint(format!("write {example}; from /1 to /{most}"))
+}
+
+/// Whether what clients send in this field lets others in as them, as far as its name says.
+fn may_hold_credential(name: &HeaderName) -> bool {
+    const SAY: [&str; 8] = ["authorization", "cookie", "token", "key", "secret", "password", "session", "signature"];
+    SAY.iter().any(|word| name.as_str().contains(word))
 }
 
 /// `header.x-tenant=`
@@ -310,10 +321,13 @@ impl Part {
                 who.0.extend_from_slice(b"route=");
                 who.value(&[context.route.as_bytes()]);
             }
-            Self::Header { name, label } => {
+            Self::Header { name, label, is_secret } => {
                 let Some(value) = request.get(name).filter(|value| !value.is_empty()) else { return false };
                 who.0.extend_from_slice(label.as_bytes());
-                who.value(&[value]);
+                match is_secret {
+                    true => who.digest(&[value]),
+                    false => who.value(&[value]),
+                }
             }
             Self::Consumer | Self::Key | Self::Claim { .. } => {
                 let Some(caller) = &context.caller else { return false };

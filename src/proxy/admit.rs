@@ -166,6 +166,7 @@ fn context(
         close_on: CloseOn::default(),
         closes_refused_sockets: false,
         started,
+        now: started,
     }
 }
 

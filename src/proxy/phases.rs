@@ -425,7 +425,9 @@ async fn decide(head: &mut Parts, x: &mut Exchange) -> Decision {
             Stop::Verdict(verdict) => verdict,
             Stop::Wait(filter) => {
                 *waited = true;
-                filter.on_request(&mut request, context).await
+                let verdict = filter.on_request(&mut request, context).await;
+                context.now = clock::now();
+                verdict
             }
         };
         match verdict {

@@ -32,7 +32,11 @@ const ENTRY_BYTES: usize = 160;
 /// Ended entries that a write removes on its way.
 const SWEPT_AT_ONCE: usize = 8;
 
-/// Keeps everything in memory. An entry that would exceed the limits is refused.
+/// Counters leave one in so many of the entries and bytes to what is written on purpose.
+const LEFT_BY_COUNTERS: usize = 4;
+
+/// Keeps everything in memory. An entry that would exceed the limits is refused. Counters may not take all of the room: anybody
+/// brings one about who is counted, and a flood of them must not stand in the way of a revocation.
 pub struct Memory {
     shards: [Mutex<Shard>; SHARDS],
     hasher: RandomState,
@@ -69,6 +73,16 @@ impl Memory {
 
     fn now(&self) -> i64 {
         milliseconds((self.now)())
+    }
+
+    fn room(&self) -> Room<'_> {
+        Room { usage: &self.usage, limits: self.usage.limits }
+    }
+
+    fn room_of_counters(&self) -> Room<'_> {
+        let Limits { entries_max, bytes_max } = self.usage.limits;
+        let part = |max: usize| max.saturating_sub(max / LEFT_BY_COUNTERS);
+        Room { usage: &self.usage, limits: Limits { entries_max: part(entries_max), bytes_max: part(bytes_max) } }
     }
 
     /// Makes room by removing what has ended, in all shards.
@@ -110,7 +124,7 @@ impl Store for Memory {
         Box::pin(async move {
             check(key, &value)?;
             let expires = expires.map(milliseconds);
-            self.write(space, key, |shard, _| shard.set(space, key, &value, expires, &self.usage))
+            self.write(space, key, |shard, _| shard.set(space, key, &value, expires, self.room()))
         })
     }
 
@@ -126,7 +140,7 @@ impl Store for Memory {
             let expires = expires.map(milliseconds);
             self.write(space, key, |shard, now| match shard.get(space, key, now) {
                 Some(_) => Ok(false),
-                None => shard.set(space, key, &value, expires, &self.usage).map(|()| true),
+                None => shard.set(space, key, &value, expires, self.room()).map(|()| true),
             })
         })
     }
@@ -137,7 +151,7 @@ impl Store for Memory {
             self.write(space, key, |shard, now| match shard.get(space, key, now) {
                 Some(item) if item.value == expected => {
                     let expires = item.expires;
-                    shard.set(space, key, &value, expires, &self.usage).map(|()| true)
+                    shard.set(space, key, &value, expires, self.room()).map(|()| true)
                 }
                 _ => Ok(false),
             })
@@ -163,7 +177,7 @@ impl Store for Memory {
                 outcome = counted(item.map(|item| &*item.value)).map(|used| ask.from(used));
                 match &outcome {
                     Ok(Spent { got: 1.., used }) => {
-                        shard.set(space, key, used.to_string().as_bytes(), ends, &self.usage)
+                        shard.set(space, key, used.to_string().as_bytes(), ends, self.room_of_counters())
                     }
                     _ => Ok(()),
                 }
@@ -181,7 +195,7 @@ impl Store for Memory {
                 match counted(Some(&item.value)) {
                     Ok(used) => {
                         let left = used.saturating_sub(amount).to_string();
-                        shard.set(space, key, left.as_bytes(), ends, &self.usage)
+                        shard.set(space, key, left.as_bytes(), ends, self.room())
                     }
                     Err(error) => {
                         outcome = Err(error);
@@ -218,7 +232,14 @@ struct Usage {
     bytes: AtomicUsize,
 }
 
-impl Usage {
+/// What of the room some may take.
+#[derive(Clone, Copy)]
+struct Room<'a> {
+    usage: &'a Usage,
+    limits: Limits,
+}
+
+impl Room<'_> {
     /// Takes room for `entries` more entries and goes from `old` to `new` bytes.
     fn take(&self, entries: usize, old: usize, new: usize) -> Result<(), Full> {
         let within = |used: usize, less: usize, more: usize, max: usize| {
@@ -226,16 +247,18 @@ impl Usage {
             // What takes less than before is never refused.
             (after <= max || more <= less).then_some(after)
         };
-        let order = Ordering::Relaxed;
-        let entries_max = self.limits.entries_max;
-        self.entries.fetch_update(order, order, |used| within(used, 0, entries, entries_max)).map_err(|_| Full)?;
-        let bytes = self.bytes.fetch_update(order, order, |used| within(used, old, new, self.limits.bytes_max));
+        let (usage, order) = (self.usage, Ordering::Relaxed);
+        let Limits { entries_max, bytes_max } = self.limits;
+        usage.entries.fetch_update(order, order, |used| within(used, 0, entries, entries_max)).map_err(|_| Full)?;
+        let bytes = usage.bytes.fetch_update(order, order, |used| within(used, old, new, bytes_max));
         bytes.map(|_| ()).map_err(|_| {
-            self.entries.fetch_sub(entries, order);
+            usage.entries.fetch_sub(entries, order);
             Full
         })
     }
+}
 
+impl Usage {
     fn give_back(&self, bytes: usize) {
         self.entries.fetch_sub(1, Ordering::Relaxed);
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
@@ -270,12 +293,12 @@ impl Shard {
         item.expires.is_none_or(|expires| now < expires).then_some(item)
     }
 
-    fn set(&mut self, space: Space, key: &str, value: &[u8], expires: Option<i64>, usage: &Usage) -> Result<(), Full> {
+    fn set(&mut self, space: Space, key: &str, value: &[u8], expires: Option<i64>, room: Room<'_>) -> Result<(), Full> {
         let items = self.spaces.entry(space.0).or_default();
         let item = Item { value: value.to_owned(), expires };
         let old = items.get(key).map(|old| (size(key, old), old.expires));
         let old_bytes = old.map_or(0, |(bytes, _)| bytes);
-        usage.take(usize::from(old.is_none()), old_bytes, size(key, &item))?;
+        room.take(usize::from(old.is_none()), old_bytes, size(key, &item))?;
         if let Some((_, Some(expires))) = old {
             self.ending.remove(&(expires, space.0, key.to_owned()));
         }

@@ -194,8 +194,8 @@ fn threads_in_real_time_get_the_capacity_and_what_flows_back() {
     const THREADS: usize = 4;
     let (local, rates) = (Local::default(), rates(&["1000/s"]));
     let start = clock::now();
-    // From here on it is not full.
-    assert!(local.draw(key("all"), &rates, one(), start).admitted);
+    // From here on it is not full, however late the threads begin.
+    assert!(local.draw(key("all"), &rates, Ask::exactly(500.0), start).admitted);
     let hammer = || {
         let mut admitted = 0_u32;
         loop {
@@ -208,7 +208,7 @@ fn threads_in_real_time_get_the_capacity_and_what_flows_back() {
     };
     let mut admitted: u32 = thread::scope(|scope| {
         let threads: Vec<_> = (0..THREADS).map(|_| scope.spawn(hammer)).collect();
-        threads.into_iter().map(|thread| thread.join().unwrap()).sum::<u32>() + 1
+        threads.into_iter().map(|thread| thread.join().unwrap()).sum::<u32>() + 500
     });
     let end = clock::now();
     while local.draw(key("all"), &rates, one(), end).admitted {
@@ -251,4 +251,31 @@ fn a_limiter_reads_the_clock_itself() {
     assert_eq!(top.len(), 1);
     assert!(futures_util::FutureExt::now_or_never(limiter.reset(key("a"))).unwrap().unwrap());
     assert_eq!(futures_util::FutureExt::now_or_never(limiter.show(key("a"))).unwrap().unwrap(), None);
+}
+
+#[test]
+fn who_waited_before_it_draws_gets_no_time_twice() {
+    let (local, rates, start) = (Local::default(), rates(&["60/min"]), clock::now());
+    // Requests that stood in line for a minute, each with the moment at which it came.
+    let came = (0..60).map(|second| start + Duration::from_secs(second));
+    let now = start + minutes(1);
+    drain(&local, "consumer=a", &rates, now);
+    for early in came {
+        assert!(!local.draw(key("consumer=a"), &rates, one(), early).admitted);
+        assert!(!local.draw(key("consumer=a"), &rates, one(), now).admitted);
+    }
+    assert!(local.draw(key("consumer=a"), &rates, one(), now + Duration::from_secs(1)).admitted);
+}
+
+#[test]
+fn a_flood_of_one_limit_drives_out_no_bucket_of_another() {
+    let (local, day, minute, start) = (Local::default(), rates(&["1/day"]), rates(&["5/min"]), clock::now());
+    local.set_max(20_000, start);
+    let login = Key { bucket: "login", who: "ip=203.0.113.77" };
+    assert!(local.draw(login, &minute, Ask { least: 1.0, most: 5.0 }, start).admitted);
+    // All of each is in use, and for longer than of the one that guards the login.
+    for number in 0..200_000 {
+        local.draw(key(&format!("header.x-tenant={number}")), &day, one(), start);
+    }
+    assert!(!local.draw(login, &minute, one(), start).admitted);
 }

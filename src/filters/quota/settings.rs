@@ -158,7 +158,7 @@ impl QuotaSettings {
             counts: Counts::Quota(counts),
         });
         let terms = format!("a quota of {quota}, per {per}{roles}");
-        compiler.bucket(BucketUse { name: bucket.clone(), terms });
+        compiler.bucket(BucketUse { name: bucket.clone(), terms, takes_rates: false });
     }
 }
 

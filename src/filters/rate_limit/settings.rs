@@ -12,12 +12,9 @@ use crate::limits::Mode;
 use crate::limits::fields::FieldsSetting;
 use crate::limits::per::{Per, PerSettings};
 use crate::limits::remote::{self, OnStoreError};
-use crate::rates::{RATES_MAX, Rates};
+use crate::rates::{COUNT_MAX, RATES_MAX, Rates};
 use crate::types::Rate;
 use crate::yaml::{Located, Named, Node, Problem};
-
-/// Most tokens a request takes, and a burst has.
-const TOKENS_MAX: u64 = 1_000_000_000;
 
 /// Lets a caller through so often in a time.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -103,6 +100,11 @@ impl RateLimitSettings {
         }
         let mut is_sound = true;
         for (index, rate) in list.iter().enumerate() {
+            if rate.count > COUNT_MAX {
+                let problem = Problem::new(rate.place, format!("`{}` is more than {COUNT_MAX}", rate.value));
+                compiler.report(problem.with_hint("leave the rate out where that much is no limit"));
+                is_sound = false;
+            }
             let twin = list.iter().take(index).find(|other| other.per == rate.per);
             if let Some(twin) = twin {
                 let message = format!("`{}` and `{}` are for the same span", twin.value, rate.value);
@@ -127,10 +129,10 @@ impl RateLimitSettings {
     /// `None` when a problem was reported.
     fn burst(&self, compiler: &mut Compiler) -> Option<Option<u64>> {
         let Some(burst) = &self.burst else { return Some(None) };
-        if (1..=TOKENS_MAX).contains(&burst.value) {
+        if (1..=COUNT_MAX).contains(&burst.value) {
             return Some(Some(burst.value));
         }
-        compiler.report(Problem::new(burst.place, format!("`burst` is 1 to {TOKENS_MAX}")));
+        compiler.report(Problem::new(burst.place, format!("`burst` is 1 to {COUNT_MAX}")));
         None
     }
 
@@ -144,10 +146,10 @@ impl RateLimitSettings {
 
     fn cost(&self, compiler: &mut Compiler) -> Option<f64> {
         let Some(cost) = &self.cost else { return self.check_cost(1, None, compiler) };
-        if (1..=TOKENS_MAX).contains(&cost.value) {
+        if (1..=COUNT_MAX).contains(&cost.value) {
             return self.check_cost(cost.value, Some(cost), compiler);
         }
-        let problem = Problem::new(cost.place, format!("`cost` is 1 to {TOKENS_MAX}"));
+        let problem = Problem::new(cost.place, format!("`cost` is 1 to {COUNT_MAX}"));
         compiler.report(problem.with_hint("`mode: off` switches a limit off"));
         None
     }
@@ -210,6 +212,6 @@ impl RateLimitSettings {
         if let Some(lease) = shared.and_then(|shared| shared.lease) {
             terms.push_str(&format!(", lease of {} for {:?}", lease.tokens, lease.lifetime));
         }
-        compiler.bucket(BucketUse { name: bucket.clone(), terms });
+        compiler.bucket(BucketUse { name: bucket.clone(), terms, takes_rates: per.knows_caller() });
     }
 }

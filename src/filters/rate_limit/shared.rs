@@ -8,7 +8,6 @@ use serde::Deserialize;
 
 use super::RateLimit;
 use crate::buckets::Key;
-use crate::clock;
 use crate::context::{Context, Limited, Standing};
 use crate::contract::{AsyncFilter, Compiler, Filter, Hooks, Pending, Verdict};
 use crate::head::{HeaderValue, RequestHead, ResponseHead};
@@ -142,10 +141,10 @@ impl AsyncFilter for SharedLimit {
             };
             let asking = self.limit.asking(request, context);
             let key = Key { bucket: &self.limit.bucket, who: asking.who.as_str() };
-            // Not the time when the request came: a filter before may have waited.
-            let drawn = remote.draw(&limits.local, key, &asking.rates, asking.ask, &self.terms, clock::now());
+            let now = context.now;
+            let drawn = remote.draw(&limits.local, key, &asking.rates, asking.ask, &self.terms, now);
             match drawn.await {
-                Outcome::Drawn(drawn) => self.limit.decide(asking, &drawn, context),
+                Outcome::Drawn(drawn) => self.limit.decide(asking, now, &drawn, context),
                 Outcome::Allowed => self.undecided(Limited::Allowed, context),
                 Outcome::Denied if self.limit.mode == Mode::Enforce => self.undecided(Limited::Refused, context),
                 Outcome::Denied => self.undecided(Limited::Observed, context),
@@ -168,6 +167,7 @@ impl SharedLimit {
         context.standings.push(Standing {
             filter: self.limit.number,
             outcome,
+            at: context.now,
             limit: 0,
             remaining: 0,
             reset: Duration::ZERO,

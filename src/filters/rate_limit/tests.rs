@@ -29,9 +29,9 @@ fn rates(text: &str) -> Option<Arc<Rates>> {
 
 /// Requests of one caller until one is refused, at one moment; and the refusal.
 fn until_refused(filter: &Arc<dyn Filter>, caller: Option<&Arc<Caller>>) -> (usize, Rejection) {
-    let now = context().started;
+    let now = context().now;
     for count in 0..10_000 {
-        let mut context = Context { started: now, caller: caller.cloned(), ..context() };
+        let mut context = Context { now, caller: caller.cloned(), ..context() };
         match filter.on_request(&mut get("/"), &mut context) {
             Verdict::Continue => assert_eq!(context.standings.len(), 1),
             Verdict::Reject(rejection) => return (count, *rejection),
@@ -46,7 +46,7 @@ fn passes(filter: &Arc<dyn Filter>, caller: Option<&Arc<Caller>>) -> usize {
 }
 
 fn at(filter: &Arc<dyn Filter>, base: &Context, after: Duration) -> Verdict {
-    let mut context = Context { started: base.started + after, ..base.clone() };
+    let mut context = Context { now: base.now + after, ..base.clone() };
     filter.on_request(&mut get("/"), &mut context)
 }
 
@@ -162,7 +162,7 @@ fn one_that_observes_refuses_nobody_and_tells_nothing() {
     let base = context();
     let mut outcomes = Vec::new();
     for _ in 0..4 {
-        let mut context = Context { started: base.started, ..context() };
+        let mut context = Context { now: base.now, ..context() };
         assert!(matches!(limit.on_request(&mut get("/"), &mut context), Verdict::Continue));
         outcomes.push(context.standings[0].outcome);
         let mut response = ResponseBuf::new(StatusCode::OK);
@@ -225,6 +225,7 @@ fn mistakes_are_reported() {
         ("{ rates: [60/min, 1/min] }", "`60/min` and `1/min` are for the same span"),
         ("{ rates: [60] }", "60"),
         ("{ rates: [60/min], burst: 0 }", "`burst` is 1 to"),
+        ("{ rates: [1000000001/s] }", "`1000000001/s` is more than 1000000000"),
         ("{ rates: [60/min], cost: 0 }", "`mode: off`"),
         ("{ rates: [60/min], cost: 61 }", "costs 61, and a bucket holds 60"),
         ("{ rates: [60/min, 5/hour], cost: 6 }", "holds 5"),

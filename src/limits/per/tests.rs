@@ -153,3 +153,16 @@ fn what_it_has_to_know_is_told() {
     assert_eq!(compiled("[ip, { header: X-A }, { ip: { v4: /8 } }]").unwrap().to_string(), "ip+header x-a+ip/8/64");
     assert_eq!(compiled("[consumer, { header: X-A }]").unwrap().word(), "consumer-header");
 }
+
+#[test]
+fn a_credential_stands_nowhere_as_it_is() {
+    for name in ["authorization", "proxy-authorization", "cookie", "x-api-key", "x-auth-token", "x-session-id"] {
+        let mut request = RequestBuf::new(Method::GET, "/");
+        let field = HeaderName::from_bytes(name.as_bytes()).unwrap();
+        request.append(&field, HeaderValue::from_static("hunter2"));
+        let context = Context::detached("::1".parse().unwrap(), RequestId::from_bits(1), clock::now());
+        let who = compiled(&format!("{{ header: {name} }}")).unwrap().who(&request, &context);
+        let digest = "f52fbd32b2b3b86ff88ef6c490628285f482af15ddcb29541f94bcf526a3f6c7";
+        assert_eq!(who.as_str(), format!("header.{name}=sha256:{digest}"));
+    }
+}

@@ -13,7 +13,7 @@ use tokio::sync::Semaphore;
 use super::account::{Account, Leftover, Next, Plan, Said, Want};
 use super::calendar::{Calendar, Span};
 use super::teller::{Access, PATIENCE, Teller, UnderWay};
-use super::{Answer, OnStoreError};
+use super::{Answer, Figures, OnStoreError};
 use crate::clock;
 use crate::state::KEY_BYTES_MAX;
 
@@ -117,7 +117,7 @@ impl Bucket {
         let step = self.with_account(terms, who, at, &mut left, |account| self.step(account, terms, want, at));
         self.leave(left);
         match step {
-            None => Outcome::Known(Answer::Unavailable),
+            None => Outcome::Known(self.without_room(terms, want, at)),
             Some(Step::Answer(answer)) => Outcome::Known(answer),
             Some(Step::Refill(answer, plan)) => {
                 self.start(who, plan);
@@ -173,7 +173,17 @@ impl Bucket {
             Next::Ask => by_policy(account, terms, want),
         });
         self.leave(left);
-        answer.unwrap_or(Answer::Unavailable)
+        answer.unwrap_or_else(|| self.without_room(terms, want, at))
+    }
+
+    /// Decides for somebody for whom there is no room: while the store is away no account makes place, lest it be forgotten what
+    /// it has used up.
+    fn without_room(&self, terms: &Terms, want: Want, at: Moment) -> Answer {
+        if terms.on_store_error != OnStoreError::Allow || !self.teller.is_failing() || want.cost > want.limit {
+            return Answer::Unavailable;
+        }
+        let span = terms.calendar.span(at.wall);
+        Answer::Admitted(Figures { limit: want.limit, used: 0, ends: span.end(), length: span.length() })
     }
 
     /// The account of `who` in the current period. `None`: there is no room for one more. `left` is to be handed to

@@ -117,6 +117,11 @@ impl Teller {
         self.away.load(Ordering::Relaxed)
     }
 
+    /// Whether it failed of late.
+    pub fn is_failing(&self) -> bool {
+        self.in_episode.load(Ordering::Relaxed)
+    }
+
     /// Somebody waited for as long as anybody may.
     pub fn lost_patience(&self) {
         self.away.store(true, Ordering::Relaxed);

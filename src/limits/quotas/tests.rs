@@ -171,6 +171,19 @@ async fn without_a_store_the_policy_decides() {
 }
 
 #[tokio::test]
+async fn a_flood_while_the_store_is_away_keeps_out_nobody_whom_the_policy_lets_in() {
+    let (store, terms) = (memory(), terms(Unit::Day, "UTC", OnStoreError::Allow));
+    let quotas = quotas(&store);
+    let (bucket, at, want) = (quotas.bucket("b"), at(NOON), Want { limit: 3, cost: 1 });
+    quotas.teller.lost_patience();
+    for number in 0..140_000 {
+        let answer = bucket.spend(&terms, &number.to_string(), want, at).await;
+        assert!(matches!(answer, Answer::Admitted(_)), "{number}");
+    }
+    assert!(bucket.len() <= 131_072, "{}", bucket.len());
+}
+
+#[tokio::test]
 async fn operators_see_what_was_used_and_give_it_back() {
     let (store, terms) = (memory(), terms(Unit::Day, "UTC", OnStoreError::Local));
     let (one, other) = (quotas(&store), quotas(&store));

@@ -1,6 +1,6 @@
 //! The bounds of the store in memory.
 
-use super::super::{Limits, Memory, Store};
+use super::super::{Limits, Memory, Space, Spend, Store};
 use super::{Clock, SPACE};
 
 fn small(entries_max: usize, bytes_max: usize) -> (Memory, Clock) {
@@ -53,4 +53,19 @@ async fn what_has_ended_makes_room() {
         store.put(SPACE, &number.to_string(), Vec::new(), None).await.unwrap();
     }
     assert_eq!(store.len(), 100);
+}
+
+#[tokio::test]
+async fn a_flood_of_counters_leaves_room_for_a_revocation() {
+    let (store, clock) = small(100, usize::MAX);
+    let (one, end) = (Spend { least: 1, most: 1, limit: 9 }, clock.later(10).unwrap());
+    for number in 0..75 {
+        store.spend(Space("quota"), &number.to_string(), one, end).await.unwrap();
+    }
+    assert!(store.spend(Space("quota"), "75", one, end).await.is_err());
+    assert_eq!(store.spend(Space("quota"), "7", one, end).await.unwrap().used, 2, "one that is there goes on");
+    for number in 0..25 {
+        store.put(SPACE, &number.to_string(), Vec::new(), None).await.unwrap();
+    }
+    assert!(store.put(SPACE, "25", Vec::new(), None).await.is_err());
 }

@@ -91,6 +91,25 @@ async fn a_clock_that_is_set_back_freezes_no_bucket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_bucket_counts_as_a_full_one() {
+    let settings = server::shared().settings();
+    let limiter = server::up(Redis::open(&settings).unwrap());
+    let rates = Rates::new(["5/hour".parse().unwrap()], None).unwrap();
+    let (mut raw, name) = (server::shared().raw(), format!("{}{{a|x}}", settings.prefix));
+    for odd in ["", " ", "7", "abc", "1 2", "1 2 3 4 x", "nan 1 1 1 1", "1 nan 1 1 1", "1 inf 1 1 1", "1 -9 1 1 1"] {
+        let _: () = raw.set(&name, odd).unwrap();
+        assert_eq!(limiter.show(KEY).await.unwrap(), None, "{odd}");
+        let drawn = limiter.draw(KEY, &rates, Ask::exactly(5.0)).await.unwrap();
+        assert!(drawn.admitted, "{odd}: {drawn:?}");
+        assert!(!limiter.draw(KEY, &rates, Ask::exactly(1.0)).await.unwrap().admitted, "{odd}");
+    }
+    let _: () = raw.del(&name).unwrap();
+    let _: () = raw.rpush(&name, "a list").unwrap();
+    assert!(limiter.draw(KEY, &rates, Ask::exactly(5.0)).await.unwrap().admitted);
+    assert!(!limiter.draw(KEY, &rates, Ask::exactly(1.0)).await.unwrap().admitted);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_bucket_goes_when_it_is_full_again() {
     let settings = server::shared().settings();
     let limiter = server::up(Redis::open(&settings).unwrap());

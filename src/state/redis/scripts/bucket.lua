@@ -4,21 +4,26 @@ local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
 local NUMBERS = 4
 
--- The bucket as it was written, how long ago, and whether that has not come yet: the clock was set back.
+-- The bucket as it was written, how long ago, and whether that has not come yet: the clock was set back. What is no bucket
+-- counts as a full one, and is overwritten: an error would stand for a store that fails, and so concern everybody.
 local function read()
-  local raw = redis.call('GET', KEYS[1])
-  if not raw then return {}, 0, false end
+  local raw = redis.pcall('GET', KEYS[1])
+  if type(raw) ~= 'string' then return {}, 0, false end
   local at, rates, number = nil, {}, 0
   for text in string.gmatch(raw, '%S+') do
+    local value = tonumber(text)
+    -- Neither infinite nor none.
+    if not value or value < 0 or value - value ~= 0 then return {}, 0, false end
     if not at then
-      at = tonumber(text)
+      at = value
     else
       local part = number % NUMBERS
       if part == 0 then rates[#rates + 1] = {} end
-      rates[#rates][part + 1] = tonumber(text)
+      rates[#rates][part + 1] = value
       number = number + 1
     end
   end
+  if number == 0 or number % NUMBERS ~= 0 then return {}, 0, false end
   return rates, math.max(now - at, 0), at > now
 end
 

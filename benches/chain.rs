@@ -14,7 +14,7 @@ use tollgate::context::{Context, RequestId};
 use tollgate::contract::{AsyncFilter, Compiler, Filter, Hooks, Known, Pending, Step, Verdict};
 use tollgate::filters::FILTERS;
 use tollgate::head::{Method, RequestBuf, RequestHead, ResponseBuf, ResponseHead, StatusCode};
-use tollgate::rates::{OwnRates, Rates};
+use tollgate::rates::{Own, OwnRates, Rates};
 use tollgate::yaml::{self, Place, Sources};
 
 const LENGTHS: [usize; 4] = [0, 1, 5, 10];
@@ -110,7 +110,7 @@ fn rate_limit(bencher: Bencher<'_, '_>, settings: &str) {
 #[divan::bench]
 fn rate_limit_own_rates(bencher: Bencher<'_, '_>) {
     let rate = "1000000000/day".parse().expect("a rate");
-    let every = Rates::new([rate], None).map(Arc::new);
+    let every = Rates::new([rate], None).map(|rates| Own { rates, is_of_key: false });
     limited(bencher, "{ rates: [1/day], per: consumer }", Some(OwnRates { every, by_bucket: Box::default() }));
 }
 

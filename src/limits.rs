@@ -19,6 +19,7 @@ use self::quotas::Quotas;
 use self::remote::Remote;
 use crate::buckets::{Limiter, Local};
 use crate::clock;
+use crate::observe::metrics::StoreSample;
 use crate::state::Store;
 
 /// What limits know beyond one snapshot.
@@ -108,6 +109,23 @@ impl Limits {
     /// What was handed in. In `tollgate check`, `test` and `explain` there is none.
     pub fn shared(&self) -> Option<&Shared> {
         self.shared.get()
+    }
+
+    /// How it goes with the store that buckets are shared in and quotas are counted in.
+    pub fn store(&self) -> StoreSample {
+        let quotas = self.quotas.sample();
+        self.remote().map_or(quotas, |remote| {
+            let remote = remote.sample();
+            let mut without = remote.without;
+            for ((_, count), (_, more)) in without.iter_mut().zip(quotas.without) {
+                *count = count.saturating_add(more);
+            }
+            StoreSample {
+                is_up: remote.is_up && quotas.is_up,
+                errors: remote.errors.saturating_add(quotas.errors),
+                without,
+            }
+        })
     }
 
     /// The buckets of several gateways, where there are such.

@@ -112,15 +112,32 @@ impl Rates {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct OwnRates {
     /// Where no bucket is named.
-    pub every: Option<Arc<Rates>>,
-    pub by_bucket: Box<[(Box<str>, Arc<Rates>)]>,
+    pub every: Option<Own>,
+    pub by_bucket: Box<[(Box<str>, Own)]>,
+}
+
+/// Rates of a consumer, or of one of its keys.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Own {
+    pub rates: Rates,
+    /// Only this key has them: it counts in a bucket of its own. In that of its consumer it would meet other rates, and
+    /// a bucket that is asked with other periods by turns forgets.
+    pub is_of_key: bool,
 }
 
 impl OwnRates {
     /// Those for the bucket of this name, if it has its own.
-    pub fn of(&self, bucket: &str) -> Option<&Arc<Rates>> {
+    pub fn of(&self, bucket: &str) -> Option<&Own> {
         let named = self.by_bucket.iter().find(|(name, _)| **name == *bucket);
-        named.map(|(_, rates)| rates).or(self.every.as_ref())
+        named.map(|(_, own)| own).or(self.every.as_ref())
+    }
+
+    /// The same, as rates that only one key has.
+    #[must_use]
+    pub fn of_key(mut self) -> Self {
+        let named = self.by_bucket.iter_mut().map(|(_, own)| own);
+        named.chain(&mut self.every).for_each(|own| own.is_of_key = true);
+        self
     }
 }
 

@@ -92,7 +92,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     }
     let (shared, local) = (Arc::clone(&limits), Arc::clone(&limits));
     metrics.show_buckets(move || local.local.len());
-    metrics.show_store(move || shared.remote().map(|remote| remote.sample()));
+    metrics.show_store(move || shared.store());
     let keys = Arc::clone(&identity);
     tokio::spawn(async move { keys.key_sets.keep_fetching().await });
     tokio::join!(live.resolve_names(), identity.key_sets.tried(KEYS_PATIENCE), identity.read_keys());

@@ -26,7 +26,8 @@
 //!   what a client says; count by one only if a proxy before the gateway writes it.
 //! * **Rates of its own.** A consumer and a key (one of `consumers`, or a managed one) may have `rates`: a list for every bucket, or a
 //!   map from bucket to list. That of the key counts before that of the consumer, and both before `by_role`. They apply where `per`
-//!   holds `consumer` or `key`; there a request takes no more than the bucket can hold.
+//!   holds `consumer` or `key`; there a request takes no more than the bucket can hold. A key with rates of its own has a bucket of
+//!   its own too (`key=ID`), beside that of its consumer, for those rates.
 //! * **Refused:** 429 `RATE_LIMITED` with `Retry-After` in whole seconds, rounded up, and `limit`, `remaining`, `retry_after` and
 //!   the `bucket`, if it has a name, in `details`. A WebSocket too. A refused request takes nothing.
 //! * **Every response** says where the caller stands: `X-RateLimit-Limit`, `X-RateLimit-Remaining` and `X-RateLimit-Reset` (seconds
@@ -44,7 +45,7 @@
 //!
 //! Refused when the configuration is read: `per` with `consumer`, `key` or `claim` and no `auth` before it, two rates of one span,
 //! a role that `roles:` does not define, a `cost` that no bucket could ever hold, filters that disagree about a bucket, own rates for
-//! a bucket that no filter has.
+//! a bucket that no `rate_limit` has.
 //!
 //! Source: [RFC 6585 §4](https://www.rfc-editor.org/rfc/rfc6585#section-4),
 //! [draft-ietf-httpapi-ratelimit-headers](https://datatracker.ietf.org/doc/draft-ietf-httpapi-ratelimit-headers/).
@@ -81,6 +82,7 @@
 //!     expect: { status: 200, headers: { X-RateLimit-Limit: "200", X-RateLimit-Remaining: "199" } }
 //! ```
 
+mod policies;
 mod settings;
 mod shared;
 
@@ -89,6 +91,7 @@ use std::time::{Duration, Instant};
 
 use http::header::RETRY_AFTER;
 
+use self::policies::OwnPolicies;
 pub use self::settings::RateLimitSettings;
 use crate::buckets::{Key, Level};
 use crate::caller::Caller;
@@ -98,7 +101,7 @@ use crate::head::{HeaderValue, RequestHead, ResponseHead};
 use crate::limits::fields::{self, FieldsSetting, seconds_up};
 use crate::limits::per::{Per, Who};
 use crate::limits::{Limits, Mode};
-use crate::rates::{Ask, Drawn, Rates};
+use crate::rates::{Ask, Drawn, Own, Rates};
 use crate::reply::{Code, Rejection};
 
 struct RateLimit {
@@ -114,8 +117,8 @@ struct RateLimit {
     cost: f64,
     mode: Mode,
     fields: FieldsSetting,
-    /// What the limit is called in `RateLimit-Policy`.
-    word: String,
+    /// What clients with rates of their own are told.
+    policies: OwnPolicies,
     limits: Arc<Limits>,
 }
 
@@ -171,14 +174,16 @@ impl RateLimit {
 
     /// Whose bucket it is, and which rates it has.
     fn asking(&self, request: &dyn RequestHead, context: &Context) -> Asking {
-        let who = self.per.who(request, context);
         let caller = context.caller.as_deref();
         if let Some(own) = caller.and_then(|caller| self.own(caller)) {
-            let policy = if self.tells() { self.fields.policy_of(&self.word, own) } else { None };
+            let who =
+                if own.is_of_key { self.per.who_by_key(request, context) } else { self.per.who(request, context) };
+            let policy = if self.tells() { self.policies.of(&own.rates) } else { None };
             // Nobody knew the cost when they were written.
-            let ask = Ask::exactly(self.cost.min(own.capacity_min()));
-            return Asking { who, rates: own.clone(), policy, ask };
+            let ask = Ask::exactly(self.cost.min(own.rates.capacity_min()));
+            return Asking { who, rates: own.rates.clone(), policy, ask };
         }
+        let who = self.per.who(request, context);
         let of_role = caller.and_then(|caller| {
             let has = |role: &str| caller.roles.iter().any(|own| **own == *role);
             self.by_role.iter().find(|(role, _)| has(role)).map(|(_, terms)| terms)
@@ -187,9 +192,9 @@ impl RateLimit {
         Asking { who, rates: terms.rates.clone(), policy: terms.policy.clone(), ask: Ask::exactly(self.cost) }
     }
 
-    fn own<'a>(&self, caller: &'a Caller) -> Option<&'a Rates> {
+    fn own<'a>(&self, caller: &'a Caller) -> Option<&'a Own> {
         let own = caller.rates.as_ref()?;
-        if self.per.knows_caller() { own.of(&self.bucket).map(|rates| &**rates) } else { None }
+        if self.per.knows_caller() { own.of(&self.bucket) } else { None }
     }
 
     /// What becomes of the request.

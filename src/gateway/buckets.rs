@@ -2,18 +2,20 @@
 
 use std::collections::HashMap;
 
+use super::chains::Buckets;
 use super::compile::all;
 use crate::config::load::Config;
 use crate::contract::BucketUse;
 use crate::identity::OwnRatesSettings;
-use crate::yaml::Problem;
+use crate::yaml::{Key, Problem};
+
+/// The only filter that own rates are for, where it counts by caller.
+const RATE_LIMIT: &str = "rate_limit";
 
 /// Reports limits that use one bucket in different ways, and own rates for a bucket that no filter has, or that has no use for them.
-pub fn check(uses: &[BucketUse], config: &Config, problems: &mut Vec<Problem>) {
-    // A filter that could not be built may be the one that has the bucket.
-    let is_complete = problems.is_empty();
+pub fn check(buckets: &Buckets, config: &Config, problems: &mut Vec<Problem>) {
     let mut first: HashMap<&str, &BucketUse> = HashMap::new();
-    for bucket in uses {
+    for (_, bucket) in &buckets.uses {
         let known = *first.entry(&bucket.name).or_insert(bucket);
         if known.terms != bucket.terms {
             let message =
@@ -22,27 +24,38 @@ pub fn check(uses: &[BucketUse], config: &Config, problems: &mut Vec<Problem>) {
             problems.push(problem.with_hint("give the bucket the same terms everywhere, or each limit its own bucket"));
         }
     }
-    if is_complete {
-        own_rates(&first, config, problems);
+    if !buckets.has_unreadable {
+        own_rates(buckets, config, problems);
     }
 }
 
-fn own_rates(known: &HashMap<&str, &BucketUse>, config: &Config, problems: &mut Vec<Problem>) {
+fn own_rates(buckets: &Buckets, config: &Config, problems: &mut Vec<Problem>) {
     for consumer in all(config, |fragment| &fragment.consumers, &config.root.consumers) {
         let of_keys = consumer.keys.iter().filter_map(|key| key.rates.as_ref());
-        for bucket in consumer.rates.iter().chain(of_keys).flat_map(OwnRatesSettings::buckets) {
-            match known.get(&*bucket.text) {
-                Some(found) if found.takes_rates => {}
-                Some(found) => {
-                    let message = format!("bucket `{}` does not go by rates of consumers", bucket.text);
-                    let problem = Problem::new(bucket.place, message).with_related("the bucket", found.name.place);
-                    problems.push(problem.with_hint("they are for `rate_limit`s that count by `consumer` or `key`"));
-                }
-                None => {
-                    let taking = known.iter().filter(|(_, bucket)| bucket.takes_rates).map(|(name, _)| *name);
-                    problems.push(Problem::unknown(bucket.place, "bucket", &bucket.text, taking));
-                }
-            }
-        }
+        let named = consumer.rates.iter().chain(of_keys).flat_map(OwnRatesSettings::buckets);
+        problems.extend(named.filter_map(|bucket| problem(bucket, buckets)));
     }
+}
+
+fn problem(bucket: &Key, buckets: &Buckets) -> Option<Problem> {
+    let broken = buckets.broken.iter().map(String::as_str);
+    let of_rates = buckets.uses.iter().filter(|(_, known)| known.takes_rates).map(|(_, known)| known.name.as_str());
+    let known = of_rates.chain(broken);
+    if known.clone().any(|known| *known == *bucket.text) {
+        return None;
+    }
+    let other = buckets.uses.iter().find(|(_, known)| *known.name.value == *bucket.text);
+    let Some((filter, known)) = other else {
+        let mut names: Vec<&str> = known.collect();
+        names.sort_unstable();
+        names.dedup();
+        return Some(Problem::unknown(bucket.place, "bucket", &bucket.text, names.into_iter()));
+    };
+    let message = if *filter == RATE_LIMIT {
+        format!("bucket `{}` does not go by rates of consumers", bucket.text)
+    } else {
+        format!("bucket `{}` is that of a `{filter}`, which has no rates", bucket.text)
+    };
+    let problem = Problem::new(bucket.place, message).with_related("it is here", known.name.place);
+    Some(problem.with_hint("they are for `rate_limit`s that count by `consumer` or `key`"))
 }

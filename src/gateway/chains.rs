@@ -30,7 +30,18 @@ pub struct Chains<'a> {
     /// Query parameters that no log shows.
     hidden: Vec<Box<str>>,
     /// In which buckets limits count.
-    buckets: Vec<BucketUse>,
+    buckets: Buckets,
+}
+
+/// In which buckets limits count.
+#[derive(Default)]
+pub struct Buckets {
+    /// With the name of the filter.
+    pub uses: Vec<(&'static str, BucketUse)>,
+    /// Names that stand in filters that could not be built.
+    pub broken: Vec<String>,
+    /// Some entry could not even be read: it may have any bucket.
+    pub has_unreadable: bool,
 }
 
 /// One entry of a list of filters: `name: settings`, or just `name`.
@@ -50,7 +61,7 @@ impl<'a> Chains<'a> {
             known,
             guarded: Vec::new(),
             hidden: Vec::new(),
-            buckets: Vec::new(),
+            buckets: Buckets::default(),
         }
     }
 
@@ -65,7 +76,7 @@ impl<'a> Chains<'a> {
     }
 
     /// In which buckets limits of all lists built so far count.
-    pub fn buckets(&self) -> &[BucketUse] {
+    pub fn buckets(&self) -> &Buckets {
         &self.buckets
     }
 
@@ -93,6 +104,7 @@ impl<'a> Chains<'a> {
                 Ok(entry) => entry,
                 Err(problem) => {
                     built.incomplete = true;
+                    self.buckets.has_unreadable = true;
                     problems.push(problem);
                     continue;
                 }
@@ -109,7 +121,7 @@ impl<'a> Chains<'a> {
                     let mut compiler = Compiler::at(entry.place, owner, self.known);
                     let step = (filter.build)(&entry.settings, &mut compiler);
                     let mut findings = compiler.finish();
-                    self.buckets.extend(findings.shared_bucket.take());
+                    self.buckets.noted(filter.name, findings.shared_bucket.take());
                     let Findings {
                         problems: mut found,
                         path_parameters,
@@ -129,16 +141,20 @@ impl<'a> Chains<'a> {
                     }
                     problems.extend(found);
                     built.parameters.extend(path_parameters);
-                    built.incomplete |= step.is_none();
+                    if step.is_none() {
+                        built.incomplete = true;
+                        self.buckets.broken(&entry.settings);
+                    }
                     built.links.extend(step.map(|step| {
                         let link = Link::new(filter.name, entry.place, via.cloned(), step).with_calling(calling);
                         let bucket = bucket.as_ref().map(|bucket| Arc::from(bucket.name.as_str()));
                         Arc::new(link.with_bucket(bucket, number).with_limit(limit))
                     }));
-                    self.buckets.extend(bucket);
+                    self.buckets.noted(filter.name, bucket);
                 }
                 None => {
                     built.incomplete = true;
+                    self.buckets.broken(&entry.settings);
                     let known = filters::names().chain(["use"]);
                     problems.push(Problem::unknown(entry.place, "filter", entry.name, known));
                 }
@@ -184,6 +200,17 @@ impl<'a> Chains<'a> {
         self.open.pop();
         self.built.insert(name, built.clone());
         built
+    }
+}
+
+impl Buckets {
+    fn noted(&mut self, filter: &'static str, bucket: Option<BucketUse>) {
+        self.uses.extend(bucket.map(|bucket| (filter, bucket)));
+    }
+
+    fn broken(&mut self, settings: &Node) {
+        let named = settings.entries().iter().find(|entry| *entry.key.text == *"bucket");
+        self.broken.extend(named.and_then(|entry| entry.value.as_str()).map(str::to_owned));
     }
 }
 

@@ -17,6 +17,7 @@ use super::Reason;
 use super::consumers::ConsumerSettings;
 use super::roles::{self, Roles};
 use crate::caller::{Caller, CallerFields, ClientCertificate, Credential, Level, Scopes, SubjectName};
+use crate::rates::OwnRates;
 use crate::yaml::{Located, Place, Problem};
 
 /// What a client certificate must be. Compared exactly.
@@ -53,6 +54,7 @@ struct Consumer {
     roles: Box<[Box<str>]>,
     scopes: Scopes,
     fields: CallerFields,
+    rates: Option<Arc<OwnRates>>,
 }
 
 impl Certificates {
@@ -138,6 +140,8 @@ impl Consumer {
         let roles: Box<[Box<str>]> = settings.roles.iter().map(|role| role.value.as_str().into()).collect();
         let scopes = known.scopes(&roles, settings.scopes.iter().map(|scope| scope.value.as_str()));
         let fields = roles::fields(&settings.name, &roles, &scopes)?;
+        // What is wrong with them was reported where its keys were compiled.
+        let rates = settings.rates.as_ref().and_then(|rates| rates.compile(&mut Vec::new())).map(Arc::new);
         Ok(Self {
             name: Arc::from(settings.name.value.as_str()),
             disabled: settings.disabled,
@@ -145,6 +149,7 @@ impl Consumer {
             roles,
             scopes,
             fields,
+            rates,
         })
     }
 
@@ -158,7 +163,7 @@ impl Consumer {
             claims: Map::new(),
             expires,
             fields: self.fields.clone(),
-            rates: None,
+            rates: self.rates.clone(),
         }
     }
 }

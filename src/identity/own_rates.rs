@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 
-use crate::rates::{COUNT_MAX, OwnRates, RATES_MAX, Rates};
+use crate::rates::{COUNT_MAX, Own, OwnRates, RATES_MAX, Rates};
 use crate::types::Rate;
 use crate::yaml::{Key, Kind, Located, Node, Problem, decode};
 
@@ -61,7 +61,7 @@ impl OwnRatesSettings {
             problems.push(problem.with_hint(hint));
             return None;
         }
-        let by_bucket: Vec<Option<(Box<str>, Arc<Rates>)>> = entries
+        let by_bucket: Vec<Option<(Box<str>, Own)>> = entries
             .iter()
             .map(|entry| list(&entry.value, problems).map(|rates| (Box::from(&*entry.key.text), rates)))
             .collect();
@@ -74,7 +74,7 @@ impl OwnRatesSettings {
     }
 }
 
-fn list(node: &Node, problems: &mut Vec<Problem>) -> Option<Arc<Rates>> {
+fn list(node: &Node, problems: &mut Vec<Problem>) -> Option<Own> {
     let written: Vec<Located<Rate>> = match decode(node) {
         Ok(written) => written,
         Err(found) => {
@@ -91,7 +91,7 @@ fn list(node: &Node, problems: &mut Vec<Problem>) -> Option<Arc<Rates>> {
     }
 }
 
-fn compiled(rates: impl Iterator<Item = Rate> + Clone) -> Result<Arc<Rates>, String> {
+fn compiled(rates: impl Iterator<Item = Rate> + Clone) -> Result<Own, String> {
     if let Some(large) = rates.clone().find(|rate| rate.count > COUNT_MAX) {
         return Err(format!("`{large}` is more than {COUNT_MAX}"));
     }
@@ -102,18 +102,18 @@ fn compiled(rates: impl Iterator<Item = Rate> + Clone) -> Result<Arc<Rates>, Str
     if spans.len() < count {
         return Err("two rates are for the same span".to_owned());
     }
-    let rates = Rates::new(rates, None).map(Arc::new);
-    rates.ok_or_else(|| format!("a limit has 1 to {RATES_MAX} rates, not {count}"))
+    let own = Rates::new(rates, None).map(|rates| Own { rates, is_of_key: false });
+    own.ok_or_else(|| format!("a limit has 1 to {RATES_MAX} rates, not {count}"))
 }
 
 /// Those of a key where they count, and those of its consumer for the rest.
 pub fn merged(key: Option<OwnRates>, consumer: Option<&Arc<OwnRates>>) -> Option<Arc<OwnRates>> {
-    let Some(key) = key else { return consumer.cloned() };
+    let Some(key) = key.map(OwnRates::of_key) else { return consumer.cloned() };
     let (Some(consumer), None) = (consumer, &key.every) else { return Some(Arc::new(key)) };
     let mut by_bucket = key.by_bucket.into_vec();
     for (name, rates) in &consumer.by_bucket {
         if !by_bucket.iter().any(|(own, _)| own == name) {
-            by_bucket.push((name.clone(), Arc::clone(rates)));
+            by_bucket.push((name.clone(), rates.clone()));
         }
     }
     Some(Arc::new(OwnRates { every: consumer.every.clone(), by_bucket: by_bucket.into() }))
@@ -135,8 +135,12 @@ impl StoredRates {
         stored.compile().map(|_| stored).map_err(|why| format!("{expected}; {why}"))
     }
 
-    /// Compiled, or what is wrong with them.
+    /// Compiled, as rates of the key alone; or what is wrong with them.
     pub fn compile(&self) -> Result<OwnRates, String> {
+        self.compile_any().map(OwnRates::of_key)
+    }
+
+    fn compile_any(&self) -> Result<OwnRates, String> {
         let list = |texts: &[String]| {
             let rates: Result<Vec<Rate>, _> = texts.iter().map(|text| text.parse::<Rate>()).collect();
             rates.map_err(|error| error.to_string()).and_then(|rates| compiled(rates.into_iter()))
@@ -171,8 +175,8 @@ mod tests {
         settings.compile(&mut problems).ok_or_else(|| problems.iter().map(|problem| &*problem.message).collect())
     }
 
-    fn count(rates: Option<&Arc<Rates>>) -> Option<f64> {
-        rates.map(|rates| rates.as_slice()[0].count)
+    fn count(own: Option<&Own>) -> Option<f64> {
+        own.map(|own| own.rates.as_slice()[0].count)
     }
 
     #[test]
@@ -188,6 +192,8 @@ mod tests {
         let every = Arc::new(own("[5/min]").unwrap());
         let key = merged(Some(own("{ reads: [7/min] }").unwrap()), Some(&every)).unwrap();
         assert_eq!((count(key.of("reads")), count(key.of("x"))), (Some(7.0), Some(5.0)));
+        let is_of_key = |bucket: &str| key.of(bucket).unwrap().is_of_key;
+        assert_eq!((is_of_key("reads"), is_of_key("x")), (true, false), "only what the key has itself");
         assert_eq!(count(merged(None, Some(&every)).unwrap().of("reads")), Some(5.0));
         assert_eq!(merged(None, None), None);
     }
@@ -214,9 +220,9 @@ mod tests {
         let parse = |value: Value| StoredRates::parse(&value);
         let every = parse(serde_json::json!(["60/min", "1000/hour"])).unwrap();
         assert_eq!(serde_json::to_value(&every).unwrap(), serde_json::json!(["60/min", "1000/hour"]));
-        assert_eq!(every.compile().unwrap(), own("[60/min, 1000/hour]").unwrap());
+        assert_eq!(every.compile().unwrap(), own("[60/min, 1000/hour]").unwrap().of_key());
         let by_bucket = parse(serde_json::json!({ "reads": ["60/min"] })).unwrap();
-        assert_eq!(by_bucket.compile().unwrap(), own("{ reads: [60/min] }").unwrap());
+        assert_eq!(by_bucket.compile().unwrap(), own("{ reads: [60/min] }").unwrap().of_key());
         for bad in ["[]", "{}", "7", "[60]", r#"["60"]"#, r#"["1/min", "2/min"]"#, r#"{"": ["1/min"]}"#, r#"{"a": []}"#]
         {
             assert!(parse(serde_json::from_str(bad).unwrap()).unwrap_err().contains("a list of rates"), "{bad}");

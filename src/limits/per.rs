@@ -203,8 +203,19 @@ impl Per {
 
     /// Who sent the request, as far as this limit tells callers apart.
     pub fn who(&self, request: &dyn RequestHead, context: &Context) -> Who {
+        self.written(false, request, context)
+    }
+
+    /// The same for a caller whose key has rates of its own: it counts by its key where others count by their consumer.
+    pub fn who_by_key(&self, request: &dyn RequestHead, context: &Context) -> Who {
+        self.written(true, request, context)
+    }
+
+    fn written(&self, by_key: bool, request: &dyn RequestHead, context: &Context) -> Who {
         let mut who = Who(SmallVec::new());
+        let key = Part::Key;
         for part in &self.parts {
+            let part = if by_key && *part == Part::Consumer { &key } else { part };
             if !who.0.is_empty() {
                 who.0.push(b',');
             }

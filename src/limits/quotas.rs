@@ -25,6 +25,7 @@ use tracing::warn;
 use self::bucket::SHARDS;
 use self::teller::Teller;
 use crate::clock;
+use crate::observe::metrics::StoreSample;
 use crate::state::Store;
 
 pub use self::account::Want;
@@ -84,9 +85,13 @@ impl Quotas {
         Arc::clone(buckets.entry(name.into()).or_insert_with(|| Arc::new(Bucket::new(name, &self.teller))))
     }
 
-    /// How often the store failed.
-    pub fn store_failures(&self) -> u64 {
-        self.teller.failures()
+    /// How it goes with the store.
+    pub fn sample(&self) -> StoreSample {
+        StoreSample {
+            is_up: !self.teller.is_in_episode(),
+            errors: self.teller.failures(),
+            without: self.teller.without().sample(),
+        }
     }
 
     /// Keeps blocks in order beside the requests, until it is dropped. What requests need of the store is done in the

@@ -88,8 +88,9 @@ pub struct Remote {
     without: Without,
 }
 
+/// How many decisions were made without the store, by policy.
 #[derive(Default)]
-struct Without {
+pub struct Without {
     local: AtomicU64,
     allow: AtomicU64,
     deny: AtomicU64,
@@ -151,8 +152,7 @@ impl Remote {
         StoreSample {
             is_up: self.availability.is_up(),
             errors: self.availability.errors(),
-            without: [OnStoreError::Local, OnStoreError::Allow, OnStoreError::Deny]
-                .map(|policy| (policy.as_str(), self.without.of(policy).load(Ordering::Relaxed))),
+            without: self.without.sample(),
         }
     }
 
@@ -236,7 +236,7 @@ impl Remote {
         policy: OnStoreError,
         now: Instant,
     ) -> Outcome {
-        self.without.of(policy).fetch_add(1, Ordering::Relaxed);
+        self.without.count(policy);
         match policy {
             OnStoreError::Local => Outcome::Drawn(local.draw(key, rates, ask, now)),
             OnStoreError::Allow => Outcome::Allowed,
@@ -246,6 +246,15 @@ impl Remote {
 }
 
 impl Without {
+    pub fn count(&self, policy: OnStoreError) {
+        self.of(policy).fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub fn sample(&self) -> [(&'static str, u64); 3] {
+        [OnStoreError::Local, OnStoreError::Allow, OnStoreError::Deny]
+            .map(|policy| (policy.as_str(), self.of(policy).load(Ordering::Relaxed)))
+    }
+
     fn of(&self, policy: OnStoreError) -> &AtomicU64 {
         match policy {
             OnStoreError::Local => &self.local,

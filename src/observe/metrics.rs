@@ -62,7 +62,7 @@ pub struct Metrics {
     audit_log_dropped: Dropped,
     key_sets: OnceLock<Box<dyn Fn() -> Vec<KeySetSample> + Send + Sync>>,
     concurrency: OnceLock<Box<dyn Fn() -> Vec<ConcurrencySample> + Send + Sync>>,
-    store: OnceLock<Box<dyn Fn() -> Option<StoreSample> + Send + Sync>>,
+    store: OnceLock<Box<dyn Fn() -> StoreSample + Send + Sync>>,
     buckets: OnceLock<Box<dyn Fn() -> usize + Send + Sync>>,
 }
 
@@ -194,8 +194,8 @@ impl Metrics {
         let _ = self.concurrency.set(Box::new(samples));
     }
 
-    /// Where to ask how it goes with the store that gateways share, if there is one. The first one given stays.
-    pub fn show_store(&self, sample: impl Fn() -> Option<StoreSample> + Send + Sync + 'static) {
+    /// Where to ask how it goes with the store that limits are kept in. The first one given stays.
+    pub fn show_store(&self, sample: impl Fn() -> StoreSample + Send + Sync + 'static) {
         let _ = self.store.set(Box::new(sample));
     }
 
@@ -221,7 +221,7 @@ impl Metrics {
         families.extend(upstream::families(&upstreams, &targets));
         families.extend(keysets::families(&self.key_sets.get().map(|samples| samples()).unwrap_or_default()));
         families.extend(concurrency::families(&self.concurrency.get().map(|samples| samples()).unwrap_or_default()));
-        families.extend(store::families(self.store.get().and_then(|sample| sample())));
+        families.extend(store::families(self.store.get().map(|sample| sample())));
         families.extend(process::families());
         // The encoder refuses families without a sample.
         families.retain(|family| !family.get_metric().is_empty());

@@ -1,5 +1,7 @@
 //! Quotas from outside: counted exactly, kept over reloads, restarts and kills.
 
+mod shared;
+
 use crate::harness::{Folder, Gateway, Response};
 
 /// Of a month: the tests must not cross a midnight that matters. The state lies beside what a gateway owns, so that it outlives it.

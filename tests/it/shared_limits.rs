@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::harness::{Client, Gateway, RedisServer, Response, within};
@@ -153,18 +154,18 @@ async fn leases_let_more_pass_in_no_second_than_is_promised() {
 }
 
 /// Clients that ask until they are told to stop, and what they saw.
-struct Load {
+pub struct Load {
     stop: Arc<AtomicBool>,
     clients: JoinSet<(BTreeMap<u16, u64>, Duration)>,
-    asked: Arc<AtomicU64>,
+    asked: watch::Sender<u64>,
 }
 
 impl Load {
-    fn on(address: SocketAddr, paths: &[&'static str], each: usize) -> Self {
-        let (stop, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    pub fn on(address: SocketAddr, paths: &[&'static str], each: usize) -> Self {
+        let (stop, asked) = (Arc::new(AtomicBool::new(false)), watch::Sender::new(0));
         let mut clients = JoinSet::new();
         for path in paths.iter().flat_map(|path| std::iter::repeat_n(*path, each)) {
-            let (stop, asked) = (Arc::clone(&stop), Arc::clone(&asked));
+            let (stop, asked) = (Arc::clone(&stop), asked.clone());
             clients.spawn(async move {
                 let mut client = Client::connect(address).await;
                 let (mut seen, mut slowest) = (BTreeMap::new(), Duration::ZERO);
@@ -172,7 +173,7 @@ impl Load {
                     let began = Instant::now();
                     *seen.entry(ask(&mut client, path, "load").await.status).or_default() += 1;
                     slowest = slowest.max(began.elapsed());
-                    asked.fetch_add(1, Ordering::Relaxed);
+                    asked.send_modify(|asked| *asked += 1);
                 }
                 (seen, slowest)
             });
@@ -181,18 +182,14 @@ impl Load {
     }
 
     /// Waits until so many more requests have been answered.
-    async fn goes_on(&self, more: u64) {
-        let until = self.asked.load(Ordering::Relaxed) + more;
-        let answered = async {
-            while self.asked.load(Ordering::Relaxed) < until {
-                tokio::time::sleep(Duration::from_millis(1)).await;
-            }
-        };
-        within("requests under load", answered).await;
+    pub async fn goes_on(&self, more: u64) {
+        let mut asked = self.asked.subscribe();
+        let until = *asked.borrow() + more;
+        within("requests under load", asked.wait_for(|asked| *asked >= until)).await.unwrap();
     }
 
     /// How often each status was seen, and how long the slowest request took.
-    async fn end(self) -> (BTreeMap<u16, u64>, Duration) {
+    pub async fn end(self) -> (BTreeMap<u16, u64>, Duration) {
         self.stop.store(true, Ordering::Relaxed);
         let mut all = (BTreeMap::new(), Duration::ZERO);
         for (seen, slowest) in self.clients.join_all().await {

@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::shared::{LeaseForm, SharedLimit, StoreSetting, Written};
-use super::{RateLimit, Terms};
+use super::{OwnPolicies, RateLimit, Terms};
 use crate::contract::{BucketUse, Compiler, Counts, Limit, Settings, Step};
 use crate::limits::Mode;
 use crate::limits::fields::FieldsSetting;
@@ -80,7 +80,7 @@ impl Settings for RateLimitSettings {
             cost,
             mode: self.mode,
             fields: self.fields,
-            word,
+            policies: OwnPolicies::new(self.fields, word),
             limits: Arc::clone(compiler.limits()),
         };
         Some(match shared {

@@ -7,7 +7,7 @@ use crate::contract::Step;
 use crate::contract::testing::{context, filter, filter_knowing, get, refused, step, values};
 use crate::head::{ResponseBuf, StatusCode};
 use crate::identity::fixture::identity;
-use crate::rates::OwnRates;
+use crate::rates::{Own, OwnRates};
 
 fn caller(name: &str, roles: &[&str], own: Option<OwnRates>) -> Arc<Caller> {
     Arc::new(Caller {
@@ -23,8 +23,23 @@ fn caller(name: &str, roles: &[&str], own: Option<OwnRates>) -> Arc<Caller> {
     })
 }
 
-fn rates(text: &str) -> Option<Arc<Rates>> {
-    Rates::new([text.parse().unwrap()], None).map(Arc::new)
+/// One of these keys of the consumer `a`.
+fn key(id: &str, own: Option<OwnRates>) -> Arc<Caller> {
+    let credential = Credential::Key { id: id.into(), managed: false, version: 1 };
+    Arc::new(Caller { credential, ..(*caller("a", &[], own)).clone() })
+}
+
+fn token(roles: &[&str]) -> Arc<Caller> {
+    let credential = Credential::Token { issuer: "main".into(), id: None, key: 1 };
+    Arc::new(Caller { credential, ..(*caller("ann", roles, None)).clone() })
+}
+
+fn rates(text: &str) -> Option<Own> {
+    Rates::new([text.parse().unwrap()], None).map(|rates| Own { rates, is_of_key: false })
+}
+
+fn every(text: &str) -> OwnRates {
+    OwnRates { every: rates(text), by_bucket: Box::default() }
 }
 
 /// Requests of one caller until one is refused, at one moment; and the refusal.
@@ -126,7 +141,7 @@ fn roles_have_their_share() {
 fn own_rates_come_before_those_of_the_role() {
     let roles = identity("roles: { admin: {} }");
     let settings = |per: &str| format!("{{ rates: [10/min], by_role: {{ admin: 2.0 }}, bucket: reads, per: {per} }}");
-    let every = OwnRates { every: rates("3/min"), by_bucket: Box::default() };
+    let every = every("3/min");
     let named = |bucket: &str| OwnRates { every: None, by_bucket: [(bucket.into(), rates("4/min").unwrap())].into() };
     for per in ["consumer", "key", "[route, consumer]"] {
         let limit = filter_knowing::<RateLimitSettings>(&settings(per), &roles);
@@ -142,17 +157,76 @@ fn own_rates_come_before_those_of_the_role() {
 fn a_request_takes_its_cost_and_no_more_than_own_rates_can_hold() {
     let limit = filter::<RateLimitSettings>("{ rates: [10/min], cost: 3 }");
     assert_eq!(passes(&limit, None), 3);
-    let own = OwnRates { every: rates("2/min"), by_bucket: Box::default() };
-    assert_eq!(passes(&limit, Some(&caller("small", &[], Some(own)))), 1);
+    assert_eq!(passes(&limit, Some(&caller("small", &[], Some(every("2/min"))))), 1);
 }
 
 #[test]
 fn changed_rates_keep_what_is_used() {
-    let small = caller("a", &[], Some(OwnRates { every: rates("6/min"), by_bucket: Box::default() }));
-    let large = caller("a", &[], Some(OwnRates { every: rates("10/min"), by_bucket: Box::default() }));
+    let small = caller("a", &[], Some(every("6/min")));
+    let large = caller("a", &[], Some(every("10/min")));
     let limit = filter::<RateLimitSettings>("{ rates: [3/min] }");
     assert_eq!((passes(&limit, Some(&small)), passes(&limit, Some(&large))), (6, 4));
     assert_eq!(passes(&limit, Some(&caller("a", &[], None))), 0);
+}
+
+#[test]
+fn a_key_with_rates_of_its_own_has_a_bucket_of_its_own() {
+    for per in ["consumer", "[consumer, route]", "key"] {
+        let limit = filter::<RateLimitSettings>(&format!("{{ rates: [10/min], per: {per} }}"));
+        let special = key("special", Some(every("3/min").of_key()));
+        assert_eq!(passes(&limit, Some(&special)), 3, "{per}");
+        assert_eq!(passes(&limit, Some(&key("plain", None))), 10, "{per}: it took nothing from the others");
+        assert_eq!(passes(&limit, Some(&special)), 0, "{per}");
+    }
+}
+
+/// Two keys of one consumer, one of which has rates with another period. Were both asked of one bucket, it would begin
+/// anew with each change from one to the other, as it knows nothing of a period that was not there.
+#[test]
+fn keys_that_take_turns_do_not_make_a_bucket_forget() {
+    for per in ["consumer", "[consumer, route]", "[consumer, ip]"] {
+        let limit = filter::<RateLimitSettings>(&format!("{{ rates: [10/hour], per: {per} }}"));
+        let (plain, special) = (key("plain", None), key("special", Some(every("5/s").of_key())));
+        let base = context();
+        let (mut of_plain, mut of_special) = (0, 0);
+        // Ten minutes, twice a second: within them two more tokens flow back to the plain key.
+        for half in 0..1200 {
+            let (caller, count) = if half % 2 == 0 { (&plain, &mut of_plain) } else { (&special, &mut of_special) };
+            let started = base.started + Duration::from_millis(half * 500);
+            let mut context = Context { started, caller: Some(Arc::clone(caller)), ..base.clone() };
+            let verdict = limit.on_request(&mut get("/"), &mut context);
+            *count += u32::from(matches!(verdict, Verdict::Continue));
+        }
+        assert_eq!((of_plain, of_special), (11, 600), "{per}");
+    }
+}
+
+#[test]
+fn tokens_of_one_subject_with_different_roles_share_what_is_used() {
+    let roles = identity("roles: { admin: {}, viewer: {} }");
+    let limit = "{ rates: [10/min, 100/hour], by_role: { viewer: 0.5, admin: 2 } }";
+    let limit = filter_knowing::<RateLimitSettings>(limit, &roles);
+    let passes = |roles: &[&str]| passes(&limit, Some(&token(roles)));
+    assert_eq!((passes(&["viewer"]), passes(&["admin"])), (5, 15), "20 in all, of which 5 were used");
+    for roles in [&["viewer"][..], &["admin"], &[], &["viewer"], &["admin"]] {
+        assert_eq!(passes(roles), 0, "{roles:?}");
+    }
+}
+
+#[test]
+fn roles_that_take_turns_get_no_more_than_the_largest() {
+    let roles = identity("roles: { admin: {}, viewer: {} }");
+    let limit = "{ rates: [10/min], by_role: { viewer: 0.5, admin: 2 } }";
+    let limit = filter_knowing::<RateLimitSettings>(limit, &roles);
+    let base = context();
+    let callers = [token(&["viewer"]), token(&["admin"]), token(&[])];
+    let mut passed = 0;
+    for (step, caller) in (0..600_u64).zip(callers.iter().cycle()) {
+        let started = base.started + Duration::from_millis(step * 100);
+        let mut context = Context { started, caller: Some(Arc::clone(caller)), ..base.clone() };
+        passed += u32::from(matches!(limit.on_request(&mut get("/"), &mut context), Verdict::Continue));
+    }
+    assert!((20..=40).contains(&passed), "an admin alone has 20 at once and 20 in that minute: {passed}");
 }
 
 #[test]

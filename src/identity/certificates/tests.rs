@@ -50,6 +50,14 @@ const CONSUMERS: &str = "
 ";
 
 #[test]
+fn rates_of_the_consumer_are_those_of_its_certificates_too() {
+    let known = compiled("[{ name: a, rates: [7/min], certificates: [{ san: a.test }] }]").unwrap();
+    let caller = known.find(&certificate("", &["a.test"]), at(1500)).unwrap();
+    let own = caller.rates.as_ref().unwrap().of("reads").unwrap();
+    assert_eq!((own.rates.capacity_min(), own.is_of_key), (7.0, false), "or the bucket has others than for its keys");
+}
+
+#[test]
 fn each_kind_is_found_and_one_character_off_is_not() {
     let known = compiled(CONSUMERS).unwrap();
     let find = |subject: &str, names: &[&str]| name(known.find(&certificate(subject, names), at(1500)));

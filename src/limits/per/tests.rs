@@ -57,6 +57,19 @@ fn who(per: &str, caller: Option<Arc<Caller>>) -> String {
 }
 
 #[test]
+fn a_key_with_rates_of_its_own_counts_by_its_id() {
+    let by_key = |per: &str, caller: Arc<Caller>| {
+        let mut context = Context::detached("203.0.113.9".parse().unwrap(), RequestId::from_bits(1), clock::now());
+        context.caller = Some(caller);
+        compiled(per).unwrap().who_by_key(&RequestBuf::new(Method::GET, "/"), &context).as_str().to_owned()
+    };
+    assert_eq!(by_key("consumer", key("a", "a-1")), "key=a-1");
+    assert_eq!(by_key("[ip, consumer]", key("a", "a-1")), "ip=203.0.113.9,key=a-1");
+    assert_eq!(by_key("key", key("a", "a-1")), "key=a-1");
+    assert_eq!(who("consumer", Some(key("a", "a-1"))), "consumer=a");
+}
+
+#[test]
 fn each_part_has_its_text() {
     let dashboard = || Some(key("dashboard", "dashboard-2026"));
     assert_eq!(who("consumer", dashboard()), "consumer=dashboard");

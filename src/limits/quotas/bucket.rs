@@ -154,7 +154,7 @@ impl Bucket {
                         return Step::Ask(plan, asking);
                     }
                 }
-                let answer = by_policy(account, terms, want);
+                let answer = self.by_policy(account, terms, want);
                 if access == Access::Probe {
                     Step::Refill(answer, account.ask(want.limit))
                 } else {
@@ -170,7 +170,7 @@ impl Bucket {
         let answer = self.with_account(terms, who, at, &mut left, |account| match account.take(want, at.now) {
             Next::Admitted => Answer::Admitted(account.figures(want.limit)),
             Next::Refused => Answer::Refused(account.figures(want.limit)),
-            Next::Ask => by_policy(account, terms, want),
+            Next::Ask => self.by_policy(account, terms, want),
         });
         self.leave(left);
         answer.unwrap_or_else(|| self.without_room(terms, want, at))
@@ -184,6 +184,20 @@ impl Bucket {
         }
         let span = terms.calendar.span(at.wall);
         Answer::Admitted(Figures { limit: want.limit, used: 0, ends: span.end(), length: span.length() })
+    }
+
+    /// What is decided without the store. What it said last still counts.
+    fn by_policy(&self, account: &mut Account, terms: &Terms, want: Want) -> Answer {
+        self.teller.without().count(terms.on_store_error);
+        let fits = match terms.on_store_error {
+            OnStoreError::Local => account.borrow(want),
+            OnStoreError::Allow | OnStoreError::Deny => account.fits(want),
+        };
+        match (fits, terms.on_store_error) {
+            (false, _) => Answer::Refused(account.figures(want.limit)),
+            (true, OnStoreError::Deny) => Answer::Unavailable,
+            (true, OnStoreError::Local | OnStoreError::Allow) => Answer::Admitted(account.figures(want.limit)),
+        }
     }
 
     /// The account of `who` in the current period. `None`: there is no room for one more. `left` is to be handed to
@@ -319,19 +333,6 @@ impl Bucket {
     /// Units that all accounts have used and not counted.
     pub fn owed(&self) -> u64 {
         self.sum(Account::owed)
-    }
-}
-
-/// What is decided without the store. What it said last still counts.
-fn by_policy(account: &mut Account, terms: &Terms, want: Want) -> Answer {
-    let fits = match terms.on_store_error {
-        OnStoreError::Local => account.borrow(want),
-        OnStoreError::Allow | OnStoreError::Deny => account.fits(want),
-    };
-    match (fits, terms.on_store_error) {
-        (false, _) => Answer::Refused(account.figures(want.limit)),
-        (true, OnStoreError::Deny) => Answer::Unavailable,
-        (true, OnStoreError::Local | OnStoreError::Allow) => Answer::Admitted(account.figures(want.limit)),
     }
 }
 

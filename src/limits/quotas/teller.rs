@@ -13,6 +13,7 @@ use tracing::{info, warn};
 
 use super::account::{Leftover, Plan, Said};
 use crate::clock;
+use crate::limits::remote::Without;
 use crate::state::{Space, Spend, Store, StoreError};
 
 /// Where counters are kept. The key is the bucket, the period and whose the counter is.
@@ -54,6 +55,8 @@ pub struct Teller {
     /// When the store may be asked next while it is away, in milliseconds since `began`.
     probe_at: AtomicU64,
     failures: AtomicU64,
+    /// Decisions made without the store.
+    without: Without,
     /// Set during an episode of failures, so that nobody waits for the lock while there is none.
     in_episode: AtomicBool,
     episode: Mutex<Option<Episode>>,
@@ -75,6 +78,7 @@ impl Default for Teller {
             away: AtomicBool::new(false),
             probe_at: AtomicU64::new(0),
             failures: AtomicU64::new(0),
+            without: Without::default(),
             in_episode: AtomicBool::new(false),
             episode: Mutex::new(None),
             under_way: watch::Sender::new(0),
@@ -99,6 +103,11 @@ impl Teller {
         self.failures.load(Ordering::Relaxed)
     }
 
+    /// Decisions made without the store, by the policy that they went by.
+    pub fn without(&self) -> &Without {
+        &self.without
+    }
+
     /// Whether a request may ask the store. Of all who ask while it is away, one in a while may.
     pub fn access(&self, now: Instant) -> Access {
         if !self.is_away() {
@@ -111,6 +120,11 @@ impl Teller {
         let order = Ordering::Relaxed;
         let is_mine = at <= now && self.probe_at.compare_exchange(at, next, order, order).is_ok();
         if is_mine { Access::Probe } else { Access::Closed }
+    }
+
+    /// Whether the store failed of late.
+    pub fn is_in_episode(&self) -> bool {
+        self.in_episode.load(Ordering::Relaxed)
     }
 
     pub fn is_away(&self) -> bool {

@@ -164,10 +164,11 @@ async fn without_a_store_the_policy_decides() {
         let terms = terms(Unit::Day, "UTC", policy);
         assert_eq!(admitted(&quotas, &terms, &format!("{policy:?}"), 3, 5, at(NOON)).await, expected, "{policy:?}");
     }
-    assert!(quotas.store_failures() > 0);
+    assert!(quotas.sample().errors > 0);
     let (bucket, terms) = (quotas.bucket("b"), terms(Unit::Day, "UTC", OnStoreError::Deny));
     let answer = bucket.spend(&terms, "x", Want { limit: 1, cost: 1 }, at(NOON)).await;
     assert_eq!(answer, Answer::Unavailable);
+    assert_eq!(quotas.sample().without, [("local", 5), ("allow", 5), ("deny", 6)]);
 }
 
 #[tokio::test]

@@ -1,4 +1,4 @@
-//! What is counted for the store that gateways share.
+//! What is counted for the store that limits are kept in.
 
 use prometheus::proto::MetricFamily;
 
@@ -19,17 +19,17 @@ pub(super) fn families(sample: Option<StoreSample>) -> Vec<MetricFamily> {
     vec![
         gauges(
             "tollgate_state_up",
-            "1 while the store that gateways share can be reached.",
+            "1 while limits can be kept in the state store.",
             sample.map(|sample| gauge(&[], f64::from(u8::from(sample.is_up)))),
         ),
         counters(
             "tollgate_state_errors_total",
-            "Questions of limits to the store that gateways share that failed.",
+            "Questions of limits and quotas to the state store that failed.",
             sample.map(|sample| counter(&[], sample.errors)),
         ),
         counters(
             "tollgate_limits_without_store_total",
-            "Decisions of limits made while the store could not be reached, by on_store_error.",
+            "Decisions of limits and quotas made while the state store failed, by on_store_error.",
             sample
                 .iter()
                 .flat_map(|sample| sample.without)

@@ -9,11 +9,14 @@
 //! names is replaced: its limits are not those that a client of the gateway meets.
 
 use std::fmt::Write;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use smallvec::SmallVec;
 
 use crate::clock;
 use crate::context::{Context, Limited, Policy, Standing};
@@ -27,6 +30,10 @@ const RESET: HeaderName = HeaderName::from_static("x-ratelimit-reset");
 const STANDARD_POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const STANDARD: HeaderName = HeaderName::from_static("ratelimit");
 
+/// Fields that one limit is told in.
+const FIELDS: usize = 5;
+/// Room for the values of one limit, in bytes.
+const VALUES_BYTES: usize = 96;
 /// Largest integer that a structured field holds (RFC 9651 §3.3.1): a factor may lead beyond it.
 const INTEGER_MAX: u64 = 999_999_999_999_999;
 
@@ -116,10 +123,18 @@ pub fn seconds_up(time: Duration) -> u64 {
 
 /// Tells the client on a response, if it is for this filter to do so.
 pub fn write(response: &mut (impl Headers + ?Sized), context: &Context, filter: u64) {
-    if is_writer(context, filter) {
-        [LIMIT, REMAINING, RESET, STANDARD_POLICY, STANDARD].iter().for_each(|name| response.remove(name));
-        each(context, &mut |name, value| response.append(name, value));
+    if !is_writer(context, filter) {
+        return;
     }
+    // A walk over the names costs less than looking for each of these, which are there seldom.
+    let mut says_so_itself = false;
+    let prefixes = ["ratelimit", "x-ratelimit-"];
+    response.all(&mut |name, _| says_so_itself |= prefixes.iter().any(|prefix| name.starts_with(prefix)));
+    if says_so_itself {
+        [LIMIT, REMAINING, RESET, STANDARD_POLICY, STANDARD].iter().for_each(|name| response.remove(name));
+    }
+    response.reserve(FIELDS);
+    each(context, &mut |name, value| response.append(name, value));
 }
 
 /// Tells the client on a refusal of this filter, which no response hook of its own will see, if no filter before it will.
@@ -139,23 +154,42 @@ fn is_writer(context: &Context, filter: u64) -> bool {
     shown(context).next().is_some_and(|(standing, _)| standing.filter == filter)
 }
 
-/// Calls `put` with each field.
+/// Calls `put` with each field. All values that are written here share one piece of memory.
 fn each(context: &Context, put: &mut dyn FnMut(&HeaderName, HeaderValue)) {
     let now = clock::now();
+    let mut text = Vec::with_capacity(VALUES_BYTES);
+    let mut values: SmallVec<[(HeaderName, Range<usize>); FIELDS]> = SmallVec::new();
+    let mut write = |name: HeaderName, value: &dyn Fn(&mut Vec<u8>)| {
+        let start = text.len();
+        value(&mut text);
+        values.push((name, start..text.len()));
+    };
     let legacy = shown(context).filter(|(_, policy)| policy.legacy).map(|(standing, _)| standing);
     if let Some(tightest) = legacy.min_by_key(|standing| tightness(standing)) {
         let reset = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
         let reset = reset.saturating_add(tightest.reset);
         let reset = reset.saturating_sub(now.saturating_duration_since(tightest.at));
-        put(&LIMIT, HeaderValue::from(tightest.limit));
-        put(&REMAINING, HeaderValue::from(tightest.remaining));
-        put(&RESET, HeaderValue::from(seconds_up(reset)));
+        write(LIMIT, &|text| number(text, tightest.limit));
+        write(REMAINING, &|text| number(text, tightest.remaining));
+        write(RESET, &|text| number(text, seconds_up(reset)));
     }
     for (standing, policy) in shown(context) {
-        let (Some(value), Some(name)) = (&policy.standard, policy.names.get(standing.rate)) else { continue };
-        put(&STANDARD_POLICY, value.clone());
-        put(&STANDARD, service_limit(name, standing, now));
+        let (Some(_), Some(name)) = (&policy.standard, policy.names.get(standing.rate)) else { continue };
+        write(STANDARD, &|text| service_limit(text, name, standing, now));
     }
+    let text = Bytes::from(text);
+    for (name, range) in values {
+        // Digits and the names of policies are always a valid field value; nothing else is written.
+        if let Ok(value) = HeaderValue::from_maybe_shared(text.slice(range)) {
+            put(&name, value);
+        }
+    }
+    let policies = shown(context).filter_map(|(_, policy)| policy.standard.as_ref());
+    policies.for_each(|policy| put(&STANDARD_POLICY, policy.clone()));
+}
+
+fn number(text: &mut Vec<u8>, number: u64) {
+    text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 /// Smaller is tighter: refused, then few left, then long until all are back.
@@ -164,14 +198,14 @@ fn tightness(standing: &Standing) -> (bool, u64, std::cmp::Reverse<Duration>) {
 }
 
 /// `"consumer-minute";r=42;t=1`. Without `t` where nothing more will come.
-fn service_limit(name: &str, standing: &Standing, now: Instant) -> HeaderValue {
-    let mut text = String::with_capacity(name.len().saturating_add(32));
-    let _ = write!(text, "{name};r={}", standing.remaining);
+fn service_limit(text: &mut Vec<u8>, name: &str, standing: &Standing, now: Instant) {
+    text.extend_from_slice(name.as_bytes());
+    text.extend_from_slice(b";r=");
+    number(text, standing.remaining);
     if standing.remaining < standing.limit && standing.more < Duration::MAX {
-        let _ =
-            write!(text, ";t={}", seconds_up(standing.more.saturating_sub(now.saturating_duration_since(standing.at))));
+        text.extend_from_slice(b";t=");
+        number(text, seconds_up(standing.more.saturating_sub(now.saturating_duration_since(standing.at))));
     }
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
 }
 
 #[cfg(test)]

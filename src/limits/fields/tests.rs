@@ -50,8 +50,8 @@ fn a_bucket_is_told_in_both_styles() {
             "x-ratelimit-limit: 1000".to_owned(),
             "x-ratelimit-remaining: 7".to_owned(),
             format!("x-ratelimit-reset: {}", reset + 1),
-            "ratelimit-policy: \"reads-minute\";q=60;w=60, \"reads-hour\";q=1000;w=3600".to_owned(),
             "ratelimit: \"reads-hour\";r=7;t=2".to_owned(),
+            "ratelimit-policy: \"reads-minute\";q=60;w=60, \"reads-hour\";q=1000;w=3600".to_owned(),
         ],
     );
     told.retain(|line| !line.starts_with("x-ratelimit-reset"));

@@ -123,7 +123,7 @@ impl<'a> Chains<'a> {
                     let mut findings = compiler.finish();
                     self.buckets.noted(filter.name, findings.shared_bucket.take());
                     let Findings {
-                        problems: mut found,
+                        problems: found,
                         path_parameters,
                         guarded,
                         hidden,
@@ -135,11 +135,7 @@ impl<'a> Chains<'a> {
                     } = findings;
                     self.guarded.extend(guarded);
                     self.hidden.extend(hidden);
-                    // What a filter says of itself as a whole may only follow from a mistake in one of its settings.
-                    if found.iter().any(|problem| problem.place != entry.place) {
-                        found.retain(|problem| problem.place != entry.place);
-                    }
-                    problems.extend(found);
+                    problems.extend(without_consequences(found, entry.place));
                     built.parameters.extend(path_parameters);
                     if step.is_none() {
                         built.incomplete = true;
@@ -201,6 +197,14 @@ impl<'a> Chains<'a> {
         self.built.insert(name, built.clone());
         built
     }
+}
+
+/// What a filter at `place` says of itself as a whole may only follow from a mistake in one of its settings.
+fn without_consequences(mut found: Vec<Problem>, place: Place) -> Vec<Problem> {
+    if found.iter().any(|problem| problem.place != place) {
+        found.retain(|problem| problem.place != place);
+    }
+    found
 }
 
 impl Buckets {

@@ -192,8 +192,8 @@ fn keys_that_take_turns_do_not_make_a_bucket_forget() {
         // Ten minutes, twice a second: within them two more tokens flow back to the plain key.
         for half in 0..1200 {
             let (caller, count) = if half % 2 == 0 { (&plain, &mut of_plain) } else { (&special, &mut of_special) };
-            let started = base.started + Duration::from_millis(half * 500);
-            let mut context = Context { started, caller: Some(Arc::clone(caller)), ..base.clone() };
+            let now = base.now + Duration::from_millis(half * 500);
+            let mut context = Context { now, caller: Some(Arc::clone(caller)), ..base.clone() };
             let verdict = limit.on_request(&mut get("/"), &mut context);
             *count += u32::from(matches!(verdict, Verdict::Continue));
         }
@@ -222,8 +222,8 @@ fn roles_that_take_turns_get_no_more_than_the_largest() {
     let callers = [token(&["viewer"]), token(&["admin"]), token(&[])];
     let mut passed = 0;
     for (step, caller) in (0..600_u64).zip(callers.iter().cycle()) {
-        let started = base.started + Duration::from_millis(step * 100);
-        let mut context = Context { started, caller: Some(Arc::clone(caller)), ..base.clone() };
+        let now = base.now + Duration::from_millis(step * 100);
+        let mut context = Context { now, caller: Some(Arc::clone(caller)), ..base.clone() };
         passed += u32::from(matches!(limit.on_request(&mut get("/"), &mut context), Verdict::Continue));
     }
     assert!((20..=40).contains(&passed), "an admin alone has 20 at once and 20 in that minute: {passed}");

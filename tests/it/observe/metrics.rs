@@ -129,8 +129,8 @@ async fn gauges_go_up_and_down() {
 }
 
 /// Metrics that show only where their feature is in use: in `tls.rs`, in the tests of `proxy/tenure.rs`, in `issuers.rs`, in
-/// `concurrency.rs`, in `limits/rate_limit.rs`, in `shared_limits.rs`.
-const ELSEWHERE: [&str; 13] = [
+/// `concurrency.rs`, in `limits/rate_limit.rs`.
+const ELSEWHERE: [&str; 10] = [
     "tollgate_tls_handshakes_failed_total",
     "tollgate_websockets_closed_total",
     "tollgate_jwks_fetches_total",
@@ -141,9 +141,6 @@ const ELSEWHERE: [&str; 13] = [
     "tollgate_concurrency_wait_seconds",
     "tollgate_concurrency_waiting",
     "tollgate_rate_limit_total",
-    "tollgate_state_up",
-    "tollgate_state_errors_total",
-    "tollgate_limits_without_store_total",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

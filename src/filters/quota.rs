@@ -1,4 +1,4 @@
-//! `quota`: lets a caller through so often in a calendar day, week or month.
+//! `quota`: limits how much each caller may ask for in a calendar day, week or month.
 //!
 //! For numbers that are part of an offer ("100,000 a month"): they begin anew at midnight of a time zone, all at once, and outlive a
 //! restart. Its neighbour `rate_limit` protects from bursts: place one before it. Place it behind `auth` to count by consumer.

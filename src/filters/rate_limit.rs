@@ -1,4 +1,4 @@
-//! `rate_limit`: lets a caller through so often in a time.
+//! `rate_limit`: limits how often each caller may ask, with token buckets.
 //!
 //! Each caller has a bucket that begins full; a request takes a token (or `cost` of them), and tokens flow back all the time. So
 //! with `100/min` a hundred requests may come at once, the next is refused, and 0.6 s later one more passes.

@@ -18,7 +18,7 @@ use crate::yaml::{Located, Named, Problem};
 const LIMIT_MAX: u64 = 1_000_000_000_000;
 const ZONE_DEFAULT: &str = "UTC";
 
-/// Lets a caller through so often in a calendar day, week or month.
+/// Limits how much each caller may ask for in a calendar day, week or month.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct QuotaSettings {
     /// How many requests in a period.
@@ -50,7 +50,7 @@ pub struct QuotaSettings {
 
 impl Settings for QuotaSettings {
     const NAME: &'static str = "quota";
-    const SUMMARY: &'static str = "lets a caller through so often in a calendar day, week or month";
+    const SUMMARY: &'static str = "limits how much each caller may ask for in a calendar day, week or month";
 
     fn build(self, compiler: &mut Compiler) -> Option<Step> {
         let per = compiler.per(self.per.as_ref());

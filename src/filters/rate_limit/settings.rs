@@ -16,7 +16,7 @@ use crate::rates::{COUNT_MAX, RATES_MAX, Rates};
 use crate::types::Rate;
 use crate::yaml::{Located, Named, Node, Problem};
 
-/// Lets a caller through so often in a time.
+/// Limits how often each caller may ask, with token buckets.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct RateLimitSettings {
     /// 1 to 4 rates, each for another span: all must have room.
@@ -49,7 +49,7 @@ pub struct RateLimitSettings {
 
 impl Settings for RateLimitSettings {
     const NAME: &'static str = "rate_limit";
-    const SUMMARY: &'static str = "lets a caller through so often in a time";
+    const SUMMARY: &'static str = "limits how often each caller may ask, with token buckets";
 
     fn build(self, compiler: &mut Compiler) -> Option<Step> {
         let per = compiler.per(self.per.as_ref());

@@ -1,7 +1,9 @@
 //! What clients with rates of their own are told about them. Many have the same ones: each is put into words once.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
 
 use crate::context::Policy;
 use crate::limits::fields::FieldsSetting;
@@ -13,30 +15,33 @@ const KNOWN_MAX: usize = 1024;
 /// Count and period of each rate: all that a policy says of it. The bits of the count, which is never computed with here.
 type Words = [(u64, u64); RATES_MAX];
 
+type Known = HashMap<Words, Option<Arc<Policy>>>;
+
 pub struct OwnPolicies {
     fields: FieldsSetting,
     /// What the limit is called in `RateLimit-Policy`.
     word: String,
-    known: RwLock<HashMap<Words, Option<Arc<Policy>>>>,
+    /// Read without a lock: requests on all cores look here.
+    known: ArcSwap<Known>,
 }
 
 impl OwnPolicies {
     pub fn new(fields: FieldsSetting, word: String) -> Self {
-        Self { fields, word, known: RwLock::default() }
+        Self { fields, word, known: ArcSwap::default() }
     }
 
     /// The policy of these rates. `None` when clients are told nothing.
     pub fn of(&self, rates: &Rates) -> Option<Arc<Policy>> {
         let words = words(rates);
-        if let Some(policy) = self.known.read().unwrap_or_else(PoisonError::into_inner).get(&words) {
+        if let Some(policy) = self.known.load().get(&words) {
             return policy.clone();
         }
         let policy = self.fields.policy_of(&self.word, rates);
-        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
-        if known.len() >= KNOWN_MAX {
-            known.clear();
-        }
-        known.insert(words, policy.clone());
+        self.known.rcu(|known| {
+            let mut next = if known.len() >= KNOWN_MAX { Known::default() } else { Known::clone(known) };
+            next.insert(words, policy.clone());
+            next
+        });
         policy
     }
 }
@@ -75,7 +80,7 @@ mod tests {
         let policies = OwnPolicies::new(FieldsSetting::All, "reads".to_owned());
         for count in 1..=2 * KNOWN_MAX + 1 {
             assert!(policies.of(&rates(&[&format!("{count}/min")])).is_some());
-            assert!(policies.known.read().unwrap().len() <= KNOWN_MAX);
+            assert!(policies.known.load().len() <= KNOWN_MAX);
         }
     }
 }

@@ -28,6 +28,14 @@ const TOP_MAX: usize = 1000;
 /// Names in a refusal.
 const NAMES_MAX: usize = 50;
 
+/// The path of a request.
+#[derive(Deserialize)]
+pub struct Addressed {
+    bucket: String,
+    #[serde(default)]
+    who: Option<String>,
+}
+
 /// The query of a request.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +49,7 @@ pub struct Asked {
 }
 
 type Answer = Result<Response, Box<Rejection>>;
+type PathOr = Result<Path<Addressed>, PathRejection>;
 type AskedOr = Result<Query<Asked>, QueryRejection>;
 
 /// `GET /limits`
@@ -49,11 +58,10 @@ pub async fn list(State(admin): State<Admin>) -> Response {
     axum::Json(shown::all(&all(&gateway), &gateway, &admin.limits)).into_response()
 }
 
-/// `GET /limits/{bucket}`
-pub async fn bucket(State(admin): State<Admin>, path: Result<Path<String>, PathRejection>, asked: AskedOr) -> Response {
+/// `GET /limits/{bucket}`, `GET /limits/{bucket}/{who}`
+pub async fn look(State(admin): State<Admin>, path: PathOr, asked: AskedOr) -> Response {
     let answer = async {
-        let Path(bucket) = path.map_err(unreadable)?;
-        let Query(asked) = asked.map_err(unreadable)?;
+        let (bucket, asked) = addressed(path, asked)?;
         match &asked.who {
             Some(who) => show(&admin, &bucket, who, &asked).await,
             None => top(&admin, &bucket, &asked).await,
@@ -62,25 +70,10 @@ pub async fn bucket(State(admin): State<Admin>, path: Result<Path<String>, PathR
     answer.await.unwrap_or_else(|rejection| refuse(&admin, *rejection))
 }
 
-/// `GET /limits/{bucket}/{who}`
-pub async fn who(
-    State(admin): State<Admin>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    asked: AskedOr,
-) -> Response {
+/// `DELETE /limits/{bucket}?who=…`, `DELETE /limits/{bucket}/{who}`
+pub async fn reset(State(admin): State<Admin>, path: PathOr, asked: AskedOr) -> Response {
     let answer = async {
-        let Path((bucket, who)) = path.map_err(unreadable)?;
-        let Query(asked) = asked.map_err(unreadable)?;
-        show(&admin, &bucket, &who, &asked).await
-    };
-    answer.await.unwrap_or_else(|rejection| refuse(&admin, *rejection))
-}
-
-/// `DELETE /limits/{bucket}?who=…`
-pub async fn reset(State(admin): State<Admin>, path: Result<Path<String>, PathRejection>, asked: AskedOr) -> Response {
-    let answer = async {
-        let Path(bucket) = path.map_err(unreadable)?;
-        let Query(asked) = asked.map_err(unreadable)?;
+        let (bucket, asked) = addressed(path, asked)?;
         let Some(who) = &asked.who else {
             return Err(invalid("say whose bucket it is: /limits/{bucket}/{who}, or ?who="));
         };
@@ -89,18 +82,12 @@ pub async fn reset(State(admin): State<Admin>, path: Result<Path<String>, PathRe
     answer.await.unwrap_or_else(|rejection| refuse(&admin, *rejection))
 }
 
-/// `DELETE /limits/{bucket}/{who}`
-pub async fn reset_who(
-    State(admin): State<Admin>,
-    path: Result<Path<(String, String)>, PathRejection>,
-    asked: AskedOr,
-) -> Response {
-    let answer = async {
-        let Path((bucket, who)) = path.map_err(unreadable)?;
-        let Query(asked) = asked.map_err(unreadable)?;
-        reset_one(&admin, &bucket, &who, &asked).await
-    };
-    answer.await.unwrap_or_else(|rejection| refuse(&admin, *rejection))
+/// The bucket, and what is asked about it. Who stands in the path counts before who stands in the query.
+fn addressed(path: PathOr, asked: AskedOr) -> Result<(String, Asked), Box<Rejection>> {
+    let Path(Addressed { bucket, who }) = path.map_err(unreadable)?;
+    let Query(asked) = asked.map_err(unreadable)?;
+    let who = who.or(asked.who);
+    Ok((bucket, Asked { who, ..asked }))
 }
 
 async fn top(admin: &Admin, bucket: &str, asked: &Asked) -> Answer {

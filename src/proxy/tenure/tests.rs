@@ -300,19 +300,24 @@ async fn a_frame_that_does_not_end_is_cut() {
     .await;
 }
 
+/// Sends more than all buffers hold.
+async fn fill(socket: &mut WebSocketStream<TcpStream>) {
+    let _ = tokio::time::timeout(Duration::from_secs(1), async {
+        loop {
+            socket.feed(Message::binary(vec![7; 256 * 1024])).await.unwrap();
+            socket.flush().await.unwrap();
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_client_that_neither_reads_nor_answers_is_cut() {
     local(async {
         let (site, upstream_ended) = Site::start(BOTH, echo).await;
         let mut socket = site.open("svc-a").await;
-        // More than all buffers hold, so that the echo is stuck, and with it the proxy.
-        let _ = tokio::time::timeout(Duration::from_secs(1), async {
-            loop {
-                socket.feed(Message::binary(vec![7; 256 * 1024])).await.unwrap();
-                socket.flush().await.unwrap();
-            }
-        })
-        .await;
+        // So that the echo is stuck, and with it the proxy.
+        fill(&mut socket).await;
         site.remove("svc-a").await;
         let begun = clock::now();
         upstream_ended.notified().await;
@@ -332,14 +337,8 @@ async fn a_service_that_takes_nothing_does_not_keep_it_open() {
     local(async {
         let (site, _) = Site::start(BOTH, deaf).await;
         let mut socket = site.open("svc-a").await;
-        // More than all buffers hold: by now the proxy waits for the service alone.
-        let _ = tokio::time::timeout(Duration::from_secs(1), async {
-            loop {
-                socket.feed(Message::binary(vec![7; 256 * 1024])).await.unwrap();
-                socket.flush().await.unwrap();
-            }
-        })
-        .await;
+        // By now the proxy waits for the service alone.
+        fill(&mut socket).await;
         site.remove("svc-a").await;
         let begun = clock::now();
         let end = socket.next().await;

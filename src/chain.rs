@@ -4,8 +4,10 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use crate::context::Context;
-use crate::contract::{AsyncFilter, Calling, Hooks, Limit, Step, Verdict};
+use crate::contract::{AsyncFilter, BodyFilter, Calling, Hooks, Limit, Step, Verdict};
 use crate::head::{RequestHead, ResponseHead};
 use crate::yaml::Place;
 
@@ -31,6 +33,7 @@ impl Link {
         let hooks = match &step {
             Step::Sync(filter) => filter.hooks(),
             Step::Async(filter) => filter.hooks(),
+            Step::Body(filter) => filter.hooks(),
         };
         Self { name, place, via, calling: Calling::Nothing, bucket: None, number: 0, limit: None, hooks, step }
     }
@@ -57,12 +60,13 @@ impl Link {
         self.hooks
     }
 
-    /// Runs the request hook without waiting for anything.
-    pub fn preview(&self, request: &mut dyn RequestHead, context: &mut Context) -> Verdict {
+    /// Runs the request hook without waiting for anything. `body` is the whole body of the request.
+    pub fn preview(&self, request: &mut dyn RequestHead, body: &Bytes, context: &mut Context) -> Verdict {
         match &self.step {
             Step::Sync(filter) if self.hooks.request => filter.preview(request, context),
             Step::Sync(_) => Verdict::Continue,
             Step::Async(filter) => filter.preview(request, context),
+            Step::Body(filter) => filter.preview(request, body, context),
         }
     }
 }
@@ -83,6 +87,8 @@ pub enum Stop<'a> {
     Verdict(Verdict),
     /// This filter has to be awaited; call [`Chain::advance`] again when it let the request go on.
     Wait(&'a dyn AsyncFilter),
+    /// This filter has to be given the body; then the same.
+    Body(&'a dyn BodyFilter),
 }
 
 impl Chain {
@@ -121,6 +127,10 @@ impl Chain {
                     *reached = reached.saturating_add(1);
                     return Stop::Wait(filter.as_ref());
                 }
+                Step::Body(filter) => {
+                    *reached = reached.saturating_add(1);
+                    return Stop::Body(filter.as_ref());
+                }
             }
         }
         Stop::End
@@ -142,6 +152,7 @@ impl Chain {
                 _ if !link.hooks.response => {}
                 Step::Sync(filter) => filter.on_response(request, response, context),
                 Step::Async(filter) => filter.on_response(request, response, context),
+                Step::Body(filter) => filter.on_response(request, response, context),
             }
         }
     }

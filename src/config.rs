@@ -419,6 +419,9 @@ pub struct Test {
     pub request: Located<String>,
     #[serde(default)]
     pub headers: Named<Located<String>>,
+    /// The body, as it is sent. Default: none.
+    #[serde(default)]
+    pub body: Option<String>,
     /// Address of the client. Default 192.0.2.1.
     pub from: Option<Address>,
     pub expect: Expect,

@@ -1,6 +1,7 @@
 //! What the gateway knows about one request besides its head: who sent it, how it is called, what the route captured.
 
 mod standing;
+mod webhook;
 
 use std::any::Any;
 use std::fmt;
@@ -14,6 +15,7 @@ use crate::caller::{Caller, ClientCertificate};
 use crate::head::HeaderValue;
 
 pub use standing::{Limited, Policy, Standing};
+pub use webhook::{Once, Webhook};
 
 /// The context of one request, from its first byte to its last log line.
 #[derive(Clone, Debug)]
@@ -48,6 +50,8 @@ pub struct Context {
     pub closes_refused_sockets: bool,
     /// What limits said, in the order of their filters.
     pub standings: SmallVec<[Standing; 1]>,
+    /// The webhook that the request is, once a `webhook` filter looked at it.
+    pub webhook: Option<Box<Webhook>>,
     /// What is given back when the exchange ends, however it ends.
     pub held: SmallVec<[Held; 1]>,
     /// When the head was complete.
@@ -75,6 +79,7 @@ impl Context {
             close_on: CloseOn::default(),
             closes_refused_sockets: false,
             standings: SmallVec::new(),
+            webhook: None,
             held: SmallVec::new(),
             started,
             now: started,

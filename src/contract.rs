@@ -2,9 +2,10 @@
 //!
 //! A filter's settings are parsed ([`Settings`]) and built into an immutable [`Step`]; nothing can hold one that is half
 //! built. Hooks are synchronous and see only [`RequestHead`], [`ResponseHead`] and [`Context`]. A filter that must wait is an
-//! [`AsyncFilter`]; only requests that meet one pay for it. Hooks must not block: what waits on the network for its own sake
+//! [`AsyncFilter`], and one that looks at the body a [`BodyFilter`]; only requests that meet one pay for it. Hooks must not block: what waits on the network for its own sake
 //! (a key set, a resolver) happens beside the request path.
 
+mod body;
 mod json;
 mod limits;
 
@@ -18,12 +19,15 @@ use serde::de::DeserializeOwned;
 use crate::context::Context;
 use crate::head::{HeaderName, RequestHead, ResponseHead};
 use crate::identity::{Identity, TokenService};
+use crate::inbox::Inboxes;
 use crate::limits::Limits;
+use crate::replay::Replay;
 use crate::reply::websocket::POLICY_VIOLATION;
 use crate::reply::{Rejection, Reply};
 use crate::template::{FieldTemplate, Template};
 use crate::yaml::{Located, Node, Place, Problem, decode};
 
+pub use body::BodyFilter;
 pub use json::{json_body, no_credentials_in_query};
 pub use limits::{Counts, Limit, QuotaCounts};
 
@@ -111,6 +115,8 @@ pub trait AsyncFilter: Send + Sync + 'static {
 pub enum Step {
     Sync(Arc<dyn Filter>),
     Async(Arc<dyn AsyncFilter>),
+    /// Looks at the body.
+    Body(Arc<dyn BodyFilter>),
 }
 
 impl Step {
@@ -190,6 +196,10 @@ pub struct Known {
     pub identity: Arc<Identity>,
     /// What limits know beyond one snapshot.
     pub limits: Arc<Limits>,
+    /// What messages must not pass twice.
+    pub replay: Arc<Replay>,
+    /// Where messages are stored.
+    pub inboxes: Arc<Inboxes>,
     /// Gateways share their state: limits are kept where all of them look.
     pub is_shared: bool,
 }
@@ -230,6 +240,16 @@ impl Compiler {
     /// What limits know beyond one snapshot.
     pub fn limits(&self) -> &Arc<Limits> {
         &self.known.limits
+    }
+
+    /// What messages must not pass twice.
+    pub fn replay(&self) -> &Arc<Replay> {
+        &self.known.replay
+    }
+
+    /// Where messages are stored.
+    pub fn inboxes(&self) -> &Arc<Inboxes> {
+        &self.known.inboxes
     }
 
     /// Whether gateways share their state.

@@ -25,10 +25,12 @@ use crate::context::{self, Context, Standing};
 use crate::handlers::Action;
 use crate::head::{Method, RequestHead};
 use crate::identity::{Identity, Shared};
+use crate::inbox::Inboxes;
 use crate::limits;
 use crate::observe::access::{AccessSettings, Hidden};
 use crate::observe::audit::AuditSettings;
 use crate::observe::metrics::{LimitMetrics, Metrics, RouteMetrics};
+use crate::replay::Replay;
 use crate::reply::{Code, ErrorStyle, Rejection};
 use crate::route::{Captures, Found, Table};
 use crate::state::Backend;
@@ -44,11 +46,19 @@ pub struct Services {
     pub metrics: Arc<Metrics>,
     pub identity: Arc<Shared>,
     pub limits: Arc<limits::Limits>,
+    pub replay: Arc<Replay>,
+    pub inboxes: Arc<Inboxes>,
 }
 
 impl Services {
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { metrics, identity: Arc::default(), limits: Arc::default() }
+        Self {
+            metrics,
+            identity: Arc::default(),
+            limits: Arc::default(),
+            replay: Arc::default(),
+            inboxes: Arc::default(),
+        }
     }
 }
 

@@ -32,6 +32,10 @@ pub mod identity;
 
 pub mod limits;
 
+pub mod replay;
+
+pub mod inbox;
+
 pub mod state;
 
 pub mod buckets;

@@ -50,6 +50,12 @@ codes! {
     REQUEST_TIMEOUT, REQUEST_TIMEOUT, "the client was too slow to send its request";
     BODY_TOO_LARGE, PAYLOAD_TOO_LARGE, "the request body is larger than `body_max`";
     HEADERS_TOO_LARGE, REQUEST_HEADER_FIELDS_TOO_LARGE, "the request head is larger than `limits` allow";
+    SIGNATURE_MISSING, UNAUTHORIZED, "the webhook has no signature, or none that can be read";
+    SIGNATURE_INVALID, UNAUTHORIZED, "no secret of this webhook makes such a signature";
+    SIGNATURE_EXPIRED, UNAUTHORIZED, "the webhook was signed too long ago, or in the future";
+    REPLAYED, CONFLICT, "the webhook got through before";
+    IN_PROGRESS, CONFLICT, "the same webhook is just being delivered; see `Retry-After`";
+    UNSUPPORTED_MEDIA_TYPE, UNSUPPORTED_MEDIA_TYPE, "the body has a `Content-Type` that the route does not take";
     RATE_LIMITED, TOO_MANY_REQUESTS, "the client asks too often; see `Retry-After`";
     QUOTA_EXCEEDED, TOO_MANY_REQUESTS, "the quota of the client for this day, week or month is used up; see `Retry-After`";
     CONCURRENCY_LIMITED, TOO_MANY_REQUESTS, "too many requests of the client are in flight at once";
@@ -59,6 +65,7 @@ codes! {
     UPSTREAM_UNAVAILABLE, SERVICE_UNAVAILABLE, "no target of the upstream is known to be usable";
     OVERLOADED, SERVICE_UNAVAILABLE, "the gateway has as many connections, or requests or logins at once, as it may have";
     IDENTITY_UNAVAILABLE, SERVICE_UNAVAILABLE, "a credential cannot be verified yet: the keys it is verified with could not be fetched";
+    INBOX_FULL, SERVICE_UNAVAILABLE, "the inbox holds as many messages as it may; see `Retry-After`";
     STATE_UNAVAILABLE, SERVICE_UNAVAILABLE, "the state store does not answer";
     GATEWAY_TIMEOUT, GATEWAY_TIMEOUT, "the service did not answer in time";
 }

@@ -35,6 +35,7 @@ pub fn run(config: &Path) -> ExitCode {
     let metrics = Metrics::new(usize::MAX);
     let services = Services::new(Arc::clone(&metrics));
     let (identity, limits) = (Arc::clone(&services.identity), Arc::clone(&services.limits));
+    let replay = Arc::clone(&services.replay);
     let permits = limits.permits.clone();
     metrics.show_concurrency(move || permits.samples());
     let live = match Live::start(config.to_owned(), environment, services, preview::check_tests) {
@@ -49,6 +50,7 @@ pub fn run(config: &Path) -> ExitCode {
     let opened = open_state(&live.current().settings.state, config);
     let served = opened.and_then(|state| {
         identity.attach(Arc::clone(&state.store));
+        replay.attach(Arc::clone(&state.store));
         let limiter = state.shared.clone().map(|redis| redis as Arc<dyn Limiter>);
         limits.attach(limits::Shared { store: state.store, limiter });
         serve(live, &identity, limits, metrics, home.as_deref(), state.shared.as_deref())

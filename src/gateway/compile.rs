@@ -58,6 +58,8 @@ pub fn compile(
     let known = Known {
         identity: Arc::clone(&identity),
         limits: Arc::clone(&services.limits),
+        replay: Arc::clone(&services.replay),
+        inboxes: Arc::clone(&services.inboxes),
         is_shared: config.root.state.is_shared(),
     };
     let mut chains = named_chains(config, &known, &mut problems);

@@ -10,6 +10,7 @@ mod expect;
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HOST};
 
 pub use change::{Change, shown, shown_target, target};
@@ -44,6 +45,7 @@ const DEFAULT_HOST: HeaderValue = HeaderValue::from_static("localhost");
 pub struct Ask {
     /// The path as it is sent, not normalised yet.
     pub request: RequestBuf,
+    pub body: Bytes,
     /// The other end of the connection.
     pub from: IpAddr,
 }
@@ -65,7 +67,7 @@ impl Ask {
         match Method::from_bytes(method.as_bytes()) {
             Ok(_) if upper != method => Err(format!("method `{method}` is not in upper case; write {upper}")),
             Ok(Method::CONNECT) => Err("a gateway does not offer CONNECT".to_owned()),
-            Ok(method) => Ok(Self { request: RequestBuf::new(method, target), from }),
+            Ok(method) => Ok(Self { request: RequestBuf::new(method, target), body: Bytes::new(), from }),
             Err(_) => Err(format!("`{method}` is no method")),
         }
     }
@@ -169,6 +171,7 @@ pub fn preview(gateway: &Gateway, ask: Ask) -> Preview {
 struct Walk<'g> {
     gateway: &'g Gateway,
     request: RequestBuf,
+    body: Bytes,
     context: Context,
     considered: Vec<Considered>,
     /// The route, or what stands for it.
@@ -181,8 +184,8 @@ struct Walk<'g> {
 
 impl<'g> Walk<'g> {
     fn begin(gateway: &'g Gateway, ask: Ask) -> Self {
-        let request = ask.request;
-        let peer = ask.from.to_canonical();
+        let Ask { request, body, from } = ask;
+        let peer = from.to_canonical();
         let trusted = gateway.trusts(peer);
         let route = Arc::clone(gateway.fallback());
         let context = Context {
@@ -191,7 +194,17 @@ impl<'g> Walk<'g> {
             route: Arc::clone(&route.name),
             ..Context::detached(peer, client::request_id(&request, trusted), clock::now())
         };
-        Self { gateway, request, context, considered: Vec::new(), route, taken: false, reached: 0, steps: Vec::new() }
+        Self {
+            gateway,
+            request,
+            body,
+            context,
+            considered: Vec::new(),
+            route,
+            taken: false,
+            reached: 0,
+            steps: Vec::new(),
+        }
     }
 
     /// What comes before the chain: on return the route is known, or why there is none.
@@ -246,7 +259,7 @@ impl<'g> Walk<'g> {
     fn check_length(&self) -> Result<(), Rejection> {
         let max = self.route.body_bytes_max;
         let length = self.request.text(&CONTENT_LENGTH).and_then(|length| length.trim().parse::<u64>().ok());
-        if length.is_some_and(|length| length > max) {
+        if length.is_some_and(|length| length > max) || self.body.len() as u64 > max {
             return Err(
                 Rejection::new(Code::BODY_TOO_LARGE, "the request body is too large").with_detail("body_max", max)
             );
@@ -290,7 +303,7 @@ impl<'g> Walk<'g> {
     fn step(&mut self, link: &Link) -> Verdict {
         let before = self.request.clone();
         let decided = self.context.decisions.len();
-        let verdict = link.preview(&mut self.request, &mut self.context);
+        let verdict = link.preview(&mut self.request, &self.body, &mut self.context);
         self.steps.push(StepReport {
             name: link.name,
             place: link.place,

@@ -162,6 +162,7 @@ fn context(
         challenges: None,
         decisions: SmallVec::new(),
         standings: SmallVec::new(),
+        webhook: None,
         held: SmallVec::new(),
         close_on: CloseOn::default(),
         closes_refused_sockets: false,

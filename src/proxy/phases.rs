@@ -423,6 +423,7 @@ async fn decide(head: &mut Parts, x: &mut Exchange) -> Decision {
         let verdict = match route.chain.advance(reached, &mut request, context) {
             Stop::End => break,
             Stop::Verdict(verdict) => verdict,
+            Stop::Body(_) => Verdict::Reject(Box::new(Rejection::new(Code::INTERNAL, "bodies are not gathered yet"))),
             Stop::Wait(filter) => {
                 *waited = true;
                 let verdict = filter.on_request(&mut request, context).await;

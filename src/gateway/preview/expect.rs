@@ -2,11 +2,13 @@
 
 use std::fmt::Write as _;
 
+use http::header::CONTENT_LENGTH;
+
 use super::change::{shown, shown_target, target};
 use super::{Ask, CLIENT, Outcome, Preview, StepVerdict, preview};
 use crate::config::{Expect, Test};
 use crate::gateway::Gateway;
-use crate::head::{HeaderName, Headers};
+use crate::head::{HeaderName, HeaderValue, Headers};
 use crate::yaml::{Located, Named, Place, Problem};
 
 /// A test that did not come out as expected.
@@ -37,6 +39,10 @@ pub(in crate::gateway) fn ask(test: &Test) -> Result<Ask, (Place, String)> {
         Ask::parse(&test.request, test.from.map_or(CLIENT, |from| from.0)).map_err(|why| (test.request.place, why))?;
     for (name, value) in test.headers.iter() {
         ask.add(name, value).map_err(|why| (name.place, why))?;
+    }
+    if let Some(body) = &test.body {
+        ask.body = body.clone().into();
+        ask.request.set(&CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
     Ok(ask)
 }

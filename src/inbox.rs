@@ -1,0 +1,188 @@
+//! Inboxes: requests that are stored before they are acknowledged, and delivered afterwards.
+//!
+//! A handler puts a [`Message`] into a [`Queue`] and acknowledges it once that says [`Put::Stored`]. From then on it is lost to
+//! nothing that the backend survives. A worker claims it, delivers it, and settles the claim. Whoever claims a message may
+//! die before that, so a message may be delivered more than once: [`Claimed::attempt`] tells.
+
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+
+use crate::state::StoreError;
+
+/// What a [`Queue`] returns.
+pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
+
+/// A request to be delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Message {
+    /// Unique among all messages of all gateways; in the order of arrival as far as clocks agree.
+    pub id: String,
+    /// The name of the inbox.
+    pub inbox: Arc<str>,
+    /// The `Idempotency-Key`: the same for every delivery of the same thing. Of a verified webhook, what names it in what its
+    /// sender signed; otherwise `id`.
+    pub delivery: String,
+    /// Messages of an inbox with the same key are delivered one after the other. `None`: in any order.
+    pub order: Option<String>,
+    /// When it arrived; whole milliseconds.
+    pub received: SystemTime,
+    pub request_id: String,
+    pub route: String,
+    /// Whose webhook it is.
+    pub provider: Option<String>,
+    pub method: String,
+    /// Path and query.
+    pub target: String,
+    pub fields: Vec<(String, Vec<u8>)>,
+    pub body: Bytes,
+}
+
+/// How much an inbox holds at most. Dead messages count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Bounds {
+    pub messages_max: u64,
+    /// Of heads and bodies together.
+    pub bytes_max: u64,
+}
+
+/// What became of a message that was to be stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// It is kept, as the backend promises.
+    Stored,
+    /// The inbox is full; nothing was stored.
+    Full,
+}
+
+/// A message that a worker has for a while.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claimed {
+    pub message: Message,
+    /// The first is 1. From 2 on it may have been delivered before.
+    pub attempt: u32,
+}
+
+/// Messages to deliver, and when there may be more.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Claims {
+    pub messages: Vec<Claimed>,
+    /// When the next delayed message, or claim that has run out, is due. `None`: none is known.
+    pub next: Option<SystemTime>,
+}
+
+/// How a claim ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It is removed.
+    Delivered,
+    /// It is to be tried again, not before `due`.
+    Retry { due: SystemTime, why: String },
+    /// It is kept, but not tried again unless somebody says so.
+    Dead { why: String },
+    /// It was not sent: the attempt does not count.
+    Returned,
+}
+
+/// Where a message is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It can be claimed, or waits for one before it with the same order.
+    Ready,
+    /// It is tried again later.
+    Delayed,
+    /// A worker has it.
+    Claimed,
+    /// It was given up.
+    Dead,
+}
+
+/// A message and how it stands, for those who operate the gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    pub message: Message,
+    pub standing: Standing,
+    /// How often a worker had it.
+    pub attempts: u32,
+    /// When it can be claimed; of a claimed one, when the claim runs out.
+    pub due: Option<SystemTime>,
+    /// What went wrong the last time.
+    pub why: Option<String>,
+}
+
+/// How much an inbox holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    pub ready: u64,
+    pub delayed: u64,
+    pub claimed: u64,
+    pub dead: u64,
+    /// Of all of them.
+    pub bytes: u64,
+    /// When the oldest arrived that is not dead.
+    pub oldest: Option<SystemTime>,
+}
+
+/// Keeps messages until they are delivered. Every operation is atomic. No caller waits longer than the backend's own bound.
+///
+/// Several gateways may work on one inbox: a message is claimed by one at a time. Of messages with the same order only the
+/// first that is neither delivered nor dead can be claimed.
+pub trait Queue: Send + Sync + 'static {
+    /// Stores a message; of one that is there already (by its id) nothing changes.
+    fn put(&self, message: Message, bounds: Bounds) -> Pending<'_, Put>;
+
+    /// Up to `most` messages that are due, the first stored first. They are the worker's for `lease`; then others get them.
+    fn claim<'a>(&'a self, inbox: &'a str, most: usize, lease: Duration, now: SystemTime) -> Pending<'a, Claims>;
+
+    /// Prolongs a claim; whether it was still held.
+    fn renew<'a>(&'a self, claimed: &'a Claimed, lease: Duration, now: SystemTime) -> Pending<'a, bool>;
+
+    /// Ends a claim. `false`: it had run out and somebody else has the message, or it is gone; nothing changes then.
+    fn settle<'a>(&'a self, claimed: &'a Claimed, outcome: Outcome, now: SystemTime) -> Pending<'a, bool>;
+
+    /// Resolves when this process has put something since the last time, or made a message ready.
+    fn changed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
+
+    fn counts<'a>(&'a self, inbox: &'a str, now: SystemTime) -> Pending<'a, Counts>;
+
+    /// Names of the inboxes that hold something.
+    fn inboxes(&self) -> Pending<'_, Vec<String>>;
+
+    /// Up to `limit` messages without their bodies in the order they were stored, from behind the one with the id `after` on.
+    fn list<'a>(
+        &'a self,
+        inbox: &'a str,
+        standing: Option<Standing>,
+        after: Option<&'a str>,
+        limit: usize,
+        now: SystemTime,
+    ) -> Pending<'a, Vec<Entry>>;
+
+    fn show<'a>(&'a self, inbox: &'a str, id: &'a str, now: SystemTime) -> Pending<'a, Option<Entry>>;
+
+    /// Makes a dead or delayed message ready, with all attempts before it. `false`: there is none, or a worker has it.
+    fn replay<'a>(&'a self, inbox: &'a str, id: &'a str, now: SystemTime) -> Pending<'a, bool>;
+
+    /// Removes a message. `false`: there is none, or a worker has it.
+    fn discard<'a>(&'a self, inbox: &'a str, id: &'a str, now: SystemTime) -> Pending<'a, bool>;
+}
+
+/// What inboxes know beyond one snapshot.
+#[derive(Default)]
+pub struct Inboxes {
+    queue: OnceLock<Arc<dyn Queue>>,
+}
+
+impl Inboxes {
+    /// Hands in where messages are kept, once it is open. The first one stays.
+    pub fn attach(&self, queue: Arc<dyn Queue>) {
+        let _ = self.queue.set(queue);
+    }
+
+    /// What was handed in. In `tollgate check`, `test` and `explain` there is none.
+    pub fn queue(&self) -> Option<&Arc<dyn Queue>> {
+        self.queue.get()
+    }
+}

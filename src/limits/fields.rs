@@ -9,11 +9,9 @@
 //! names is replaced: its limits are not those that a client of the gateway meets.
 
 use std::fmt::Write;
-use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Deserialize;
 use smallvec::SmallVec;
@@ -32,8 +30,8 @@ const STANDARD: HeaderName = HeaderName::from_static("ratelimit");
 
 /// Fields that one limit is told in.
 const FIELDS: usize = 5;
-/// Room for the values of one limit, in bytes.
-const VALUES_BYTES: usize = 96;
+/// Room for a value without asking for memory, in bytes.
+const VALUE_BYTES: usize = 64;
 /// Largest integer that a structured field holds (RFC 9651 §3.3.1): a factor may lead beyond it.
 const INTEGER_MAX: u64 = 999_999_999_999_999;
 
@@ -128,8 +126,7 @@ pub fn write(response: &mut (impl Headers + ?Sized), context: &Context, filter: 
     }
     // A walk over the names costs less than looking for each of these, which are there seldom.
     let mut says_so_itself = false;
-    let prefixes = ["ratelimit", "x-ratelimit-"];
-    response.all(&mut |name, _| says_so_itself |= prefixes.iter().any(|prefix| name.starts_with(prefix)));
+    response.all(&mut |name, _| says_so_itself |= name.strip_prefix("x-").unwrap_or(name).starts_with("ratelimit"));
     if says_so_itself {
         [LIMIT, REMAINING, RESET, STANDARD_POLICY, STANDARD].iter().for_each(|name| response.remove(name));
     }
@@ -154,42 +151,40 @@ fn is_writer(context: &Context, filter: u64) -> bool {
     shown(context).next().is_some_and(|(standing, _)| standing.filter == filter)
 }
 
-/// Calls `put` with each field. All values that are written here share one piece of memory.
+/// Calls `put` with each field. Each value is a piece of memory of its own: with one for all of them, counting who uses it
+/// costs more than the memory.
 fn each(context: &Context, put: &mut dyn FnMut(&HeaderName, HeaderValue)) {
-    let now = clock::now();
-    let mut text = Vec::with_capacity(VALUES_BYTES);
-    let mut values: SmallVec<[(HeaderName, Range<usize>); FIELDS]> = SmallVec::new();
-    let mut write = |name: HeaderName, value: &dyn Fn(&mut Vec<u8>)| {
-        let start = text.len();
-        value(&mut text);
-        values.push((name, start..text.len()));
+    // Digits and the names of policies are always a valid field value; nothing else is written.
+    let mut put = |name: &HeaderName, value: &[u8]| {
+        if let Ok(value) = HeaderValue::from_bytes(value) {
+            put(name, value);
+        }
     };
-    let legacy = shown(context).filter(|(_, policy)| policy.legacy).map(|(standing, _)| standing);
-    if let Some(tightest) = legacy.min_by_key(|standing| tightness(standing)) {
+    let now = clock::now();
+    let mut digits = itoa::Buffer::new();
+    if let Some(tightest) = tightest(context) {
         let reset = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
         let reset = reset.saturating_add(tightest.reset);
         let reset = reset.saturating_sub(now.saturating_duration_since(tightest.at));
-        write(LIMIT, &|text| number(text, tightest.limit));
-        write(REMAINING, &|text| number(text, tightest.remaining));
-        write(RESET, &|text| number(text, seconds_up(reset)));
+        put(&LIMIT, digits.format(tightest.limit).as_bytes());
+        put(&REMAINING, digits.format(tightest.remaining).as_bytes());
+        put(&RESET, digits.format(seconds_up(reset)).as_bytes());
     }
     for (standing, policy) in shown(context) {
-        let (Some(_), Some(name)) = (&policy.standard, policy.names.get(standing.rate)) else { continue };
-        write(STANDARD, &|text| service_limit(text, name, standing, now));
+        let (Some(terms), Some(name)) = (&policy.standard, policy.names.get(standing.rate)) else { continue };
+        let mut text: SmallVec<[u8; VALUE_BYTES]> = SmallVec::new();
+        service_limit(&mut text, name, standing, now);
+        put(&STANDARD, &text);
+        put(&STANDARD_POLICY, terms.as_bytes());
     }
-    let text = Bytes::from(text);
-    for (name, range) in values {
-        // Digits and the names of policies are always a valid field value; nothing else is written.
-        if let Ok(value) = HeaderValue::from_maybe_shared(text.slice(range)) {
-            put(&name, value);
-        }
-    }
-    let policies = shown(context).filter_map(|(_, policy)| policy.standard.as_ref());
-    policies.for_each(|policy| put(&STANDARD_POLICY, policy.clone()));
 }
 
-fn number(text: &mut Vec<u8>, number: u64) {
-    text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+/// The limit that leaves the fewest requests, of those that are told in `X-RateLimit-*`.
+fn tightest(context: &Context) -> Option<&Standing> {
+    let mut legacy = shown(context).filter(|(_, policy)| policy.legacy).map(|(standing, _)| standing);
+    let first = legacy.next()?;
+    // Mostly there is one.
+    Some(legacy.fold(first, |one, other| if tightness(other) < tightness(one) { other } else { one }))
 }
 
 /// Smaller is tighter: refused, then few left, then long until all are back.
@@ -198,7 +193,7 @@ fn tightness(standing: &Standing) -> (bool, u64, std::cmp::Reverse<Duration>) {
 }
 
 /// `"consumer-minute";r=42;t=1`. Without `t` where nothing more will come.
-fn service_limit(text: &mut Vec<u8>, name: &str, standing: &Standing, now: Instant) {
+fn service_limit(text: &mut SmallVec<[u8; VALUE_BYTES]>, name: &str, standing: &Standing, now: Instant) {
     text.extend_from_slice(name.as_bytes());
     text.extend_from_slice(b";r=");
     number(text, standing.remaining);
@@ -206,6 +201,10 @@ fn service_limit(text: &mut Vec<u8>, name: &str, standing: &Standing, now: Insta
         text.extend_from_slice(b";t=");
         number(text, seconds_up(standing.more.saturating_sub(now.saturating_duration_since(standing.at))));
     }
+}
+
+fn number(text: &mut SmallVec<[u8; VALUE_BYTES]>, number: u64) {
+    text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
 }
 
 #[cfg(test)]

@@ -60,6 +60,14 @@ impl Link {
         self.hooks
     }
 
+    /// Largest body that the filter takes, if it looks at one, in bytes.
+    pub fn body_bytes_max(&self) -> Option<u64> {
+        match &self.step {
+            Step::Body(filter) => Some(filter.body_bytes_max()),
+            Step::Sync(_) | Step::Async(_) => None,
+        }
+    }
+
     /// Runs the request hook without waiting for anything. `body` is the whole body of the request.
     pub fn preview(&self, request: &mut dyn RequestHead, body: &Bytes, context: &mut Context) -> Verdict {
         match &self.step {

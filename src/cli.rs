@@ -18,6 +18,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use bytes::Bytes;
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::load::{Environment, Overrides, load};
@@ -138,6 +139,9 @@ struct Explain {
     /// A header field of the request; may be given again.
     #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", value_parser = header)]
     headers: Vec<(String, String)>,
+    /// The body, byte for byte: a text, or @FILE, or @- for what comes in.
+    #[arg(long, short = 'd', value_name = "TEXT", value_parser = explain::body)]
+    data: Option<Bytes>,
     /// The address the request comes from.
     #[arg(long, value_name = "ADDRESS", default_value_t = CLIENT)]
     from: IpAddr,

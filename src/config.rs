@@ -187,7 +187,7 @@ pub struct Limits {
     pub headers_max: Located<u16>,
     /// From the first byte of a request (or the start of the connection) to the end of its head. Default 10s.
     pub header_timeout: Period,
-    /// Between two reads of a request body, and for each write of a response. Default 30s.
+    /// Between two reads of a request body, for the whole of one that is gathered, for each write of a response. Default 30s.
     pub body_timeout: Period,
     /// How long a connection may stay open without a request. Default 75s.
     pub idle_timeout: Period,
@@ -199,6 +199,8 @@ pub struct Limits {
     pub connections_per_address_max: Located<u32>,
     /// Buckets of rate limits in memory. Default 1000000, at least 1000.
     pub buckets_max: Located<u32>,
+    /// Memory for request bodies that are gathered for filters and handlers, all together. Default 128MiB, at least 1MiB.
+    pub body_memory_max: Located<Size>,
 }
 
 /// How errors are written.
@@ -459,6 +461,7 @@ impl Default for Limits {
             connections_max: built_in(10_000),
             connections_per_address_max: built_in(1_000),
             buckets_max: built_in(1_000_000),
+            body_memory_max: built_in(Size(128 * 1024 * 1024)),
         }
     }
 }

@@ -324,6 +324,11 @@ impl Compiler {
         self.path_parameters.push(Located { value: name.to_owned(), place: self.place() });
     }
 
+    /// The same, of a name that stands in the settings.
+    pub fn located_path_parameter(&mut self, name: &Located<String>) {
+        self.path_parameters.push(name.clone());
+    }
+
     /// Parses a template and notes which path parameters it needs.
     pub fn template(&mut self, text: &Located<String>) -> Option<Template> {
         match Template::parse(text) {

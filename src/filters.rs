@@ -14,6 +14,7 @@ mod rate_limit;
 mod require;
 mod rewrite;
 mod security_headers;
+pub mod validate;
 
 use crate::contract::Entry;
 
@@ -31,6 +32,7 @@ pub static FILTERS: &[Entry] = &[
     Entry::of::<require::RequireSettings>(),
     Entry::of::<rewrite::RewriteSettings>(),
     Entry::of::<security_headers::SecurityHeadersSettings>(),
+    Entry::of::<validate::ValidateSettings>(),
 ];
 
 /// The names of all filters.

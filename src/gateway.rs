@@ -132,6 +132,8 @@ pub struct Limits {
     pub connections_max: usize,
     pub connections_per_address_max: usize,
     pub buckets_max: usize,
+    /// Most bytes of memory for gathered request bodies, all together.
+    pub body_memory_max: u64,
 }
 
 /// A compiled route.

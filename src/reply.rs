@@ -63,7 +63,7 @@ codes! {
     FAULT_INJECTED, SERVICE_UNAVAILABLE, "a `fault` filter answered instead of the service";
     BAD_GATEWAY, BAD_GATEWAY, "the service could not be reached, or answered with something that is not HTTP";
     UPSTREAM_UNAVAILABLE, SERVICE_UNAVAILABLE, "no target of the upstream is known to be usable";
-    OVERLOADED, SERVICE_UNAVAILABLE, "the gateway has as many connections, or requests or logins at once, as it may have";
+    OVERLOADED, SERVICE_UNAVAILABLE, "the gateway has as many connections, or requests, logins or bodies at once, as it may have";
     IDENTITY_UNAVAILABLE, SERVICE_UNAVAILABLE, "a credential cannot be verified yet: the keys it is verified with could not be fetched";
     INBOX_FULL, SERVICE_UNAVAILABLE, "the inbox holds as many messages as it may; see `Retry-After`";
     STATE_UNAVAILABLE, SERVICE_UNAVAILABLE, "the state store does not answer";

@@ -1,8 +1,11 @@
 //! `tollgate explain`: what becomes of a request, and why.
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{self, Read};
 use std::process::ExitCode;
 
+use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::{Explain, load_and_compile, print};
@@ -14,6 +17,8 @@ use crate::head::{Headers, RequestHead as _};
 
 /// How much of the body of an answer is shown, in characters.
 const BODY_CHARS_MAX: usize = 2000;
+/// Largest body that a request is given, in bytes.
+const BODY_BYTES_MAX: u64 = 16 * 1024 * 1024;
 
 pub fn explain(arguments: Explain) -> ExitCode {
     let gateway = match load_and_compile(&arguments.config.path, &Overrides::new()) {
@@ -25,10 +30,38 @@ pub fn explain(arguments: Explain) -> ExitCode {
         // The command line was refused already if this cannot be added.
         let _ = ask.add(name, value);
     }
+    if let Some(body) = arguments.data {
+        ask.set_body(body);
+    }
     let asked = format!("{} {}", ask.request.method(), shown_target(&ask.request, &gateway.hidden));
     let report = Report { asked, from: arguments.from, gateway: &gateway, preview: preview(&gateway, ask) };
     print(&if arguments.json { format!("{:#}\n", report.json()) } else { report.text() });
     ExitCode::SUCCESS
+}
+
+/// What `--data` says: a text, `@FILE`, or `@-` for the standard input.
+///
+/// # Errors
+///
+/// Why there is no such body, in words.
+pub fn body(argument: &str) -> Result<Bytes, String> {
+    match argument.strip_prefix('@') {
+        None => Ok(Bytes::copy_from_slice(argument.as_bytes())),
+        Some("-") => bounded(&mut io::stdin().lock()),
+        Some(path) => {
+            let mut file = File::open(path).map_err(|error| format!("cannot read {path}: {error}"))?;
+            bounded(&mut file)
+        }
+    }
+}
+
+fn bounded(from: &mut dyn Read) -> Result<Bytes, String> {
+    let mut bytes = Vec::new();
+    from.take(BODY_BYTES_MAX.saturating_add(1)).read_to_end(&mut bytes).map_err(|error| error.to_string())?;
+    if bytes.len() as u64 > BODY_BYTES_MAX {
+        return Err(format!("the body is larger than {BODY_BYTES_MAX} bytes"));
+    }
+    Ok(bytes.into())
 }
 
 struct Report<'g> {

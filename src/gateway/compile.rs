@@ -40,6 +40,8 @@ const HEADERS_MAX: u16 = 256;
 const THREADS_MAX: u16 = 1024;
 /// With fewer buckets of limits, chance would decide which one makes place.
 const BUCKETS_LEAST: u32 = 1_000;
+/// Room for a body of the default `body_max`.
+const BODY_MEMORY_LEAST: u64 = 1024 * 1024;
 
 /// Compiles a configuration. State of `previous` is kept for what did not change.
 pub fn compile(
@@ -412,6 +414,9 @@ fn limits(written: &config::Limits, problems: &mut Vec<Problem>) -> Limits {
         }
         usize::try_from(number.value).unwrap_or(usize::MAX)
     };
+    if written.body_memory_max.value.0 < BODY_MEMORY_LEAST {
+        problems.push(Problem::new(written.body_memory_max.place, "`body_memory_max` must be at least 1MiB"));
+    }
     Limits {
         header_bytes_max: written.header_bytes_max.0,
         headers_max: usize::from(written.headers_max.value),
@@ -427,6 +432,7 @@ fn limits(written: &config::Limits, problems: &mut Vec<Problem>) -> Limits {
             problems,
         ),
         buckets_max: at_least(BUCKETS_LEAST, &written.buckets_max, "buckets_max", problems),
+        body_memory_max: written.body_memory_max.value.0,
     }
 }
 

@@ -83,6 +83,12 @@ impl Ask {
         self.request.append(&name, value);
         Ok(())
     }
+
+    /// Gives it a body, with the `Content-Length` of that.
+    pub fn set_body(&mut self, body: Bytes) {
+        self.request.set(&CONTENT_LENGTH, HeaderValue::from(body.len()));
+        self.body = body;
+    }
 }
 
 /// What became of a request.
@@ -256,8 +262,9 @@ impl<'g> Walk<'g> {
         Ok(())
     }
 
-    fn check_length(&self) -> Result<(), Rejection> {
-        let max = self.route.body_bytes_max;
+    /// Refuses a body that is larger than the route takes, or than `own_max` bytes.
+    fn check_length(&self, own_max: u64) -> Result<(), Rejection> {
+        let max = self.route.body_bytes_max.min(own_max);
         let length = self.request.text(&CONTENT_LENGTH).and_then(|length| length.trim().parse::<u64>().ok());
         if length.is_some_and(|length| length > max) || self.body.len() as u64 > max {
             return Err(
@@ -283,9 +290,12 @@ impl<'g> Walk<'g> {
                 Err(rejection) => self.refuse(*rejection),
             },
             // What it would answer depends on a body and on state; that it is reached does not.
-            Action::Await(_) => Outcome::Reply(Reply::new(StatusCode::OK)),
+            Action::Await(handler) => match self.check_length(handler.body_bytes_max() as u64) {
+                Ok(()) => Outcome::Reply(Reply::new(StatusCode::OK)),
+                Err(rejection) => self.refuse(rejection),
+            },
             Action::Forward(upstream) => {
-                if let Err(rejection) = self.check_length() {
+                if let Err(rejection) = self.check_length(u64::MAX) {
                     return self.refuse(rejection);
                 }
                 let mut request = self.request.clone();
@@ -303,7 +313,11 @@ impl<'g> Walk<'g> {
     fn step(&mut self, link: &Link) -> Verdict {
         let before = self.request.clone();
         let decided = self.context.decisions.len();
-        let verdict = link.preview(&mut self.request, &self.body, &mut self.context);
+        // A body that is too large is refused before the filter sees it.
+        let verdict = match link.body_bytes_max().map_or(Ok(()), |max| self.check_length(max)) {
+            Ok(()) => link.preview(&mut self.request, &self.body, &mut self.context),
+            Err(rejection) => Verdict::Reject(Box::new(rejection)),
+        };
         self.steps.push(StepReport {
             name: link.name,
             place: link.place,

@@ -142,6 +142,7 @@ fn limits_turn_invalid_one_beyond_their_range() {
         ("limits: { headers_max: 256 }", "limits: { headers_max: 257 }"),
         ("limits: { connections_max: 1 }", "limits: { connections_max: 0 }"),
         ("limits: { buckets_max: 1000 }", "limits: { buckets_max: 999 }"),
+        ("limits: { body_memory_max: 1MiB }", "limits: { body_memory_max: 1023KiB }"),
         ("limits: { connections_per_address_max: 1 }", "limits: { connections_per_address_max: 0 }"),
     ] {
         assert_eq!((limit(good), limit(bad)), (true, false), "{good} / {bad}");

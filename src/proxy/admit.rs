@@ -262,9 +262,15 @@ fn normalise_path(head: &mut Parts, original: &mut Option<Uri>) -> Result<(), Re
 
 /// Refuses at once what says that it is too large.
 pub fn check_length(head: &Parts, max: u64) -> Result<(), Rejection> {
-    let length = head.headers.get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.trim().parse::<u64>().ok());
-    if length.is_some_and(|length| length > max) {
-        return Err(Rejection::new(Code::BODY_TOO_LARGE, "the request body is too large").with_detail("body_max", max));
-    }
-    Ok(())
+    if length(head).is_some_and(|length| length > max) { Err(too_large(max)) } else { Ok(()) }
+}
+
+/// How large the body says it is.
+pub fn length(head: &Parts) -> Option<u64> {
+    head.headers.get(CONTENT_LENGTH)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// The refusal of a body of more than `max` bytes.
+pub fn too_large(max: u64) -> Rejection {
+    Rejection::new(Code::BODY_TOO_LARGE, "the request body is too large").with_detail("body_max", max)
 }

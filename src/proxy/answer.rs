@@ -10,7 +10,7 @@ use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 
 use super::exchange::Exchange;
-use super::gather::gather;
+use super::gather::{Bounds, Unread, gather};
 use super::heads::{self, Seen};
 use super::phases::App;
 use super::tenure::CLOSE_WAIT;
@@ -23,17 +23,25 @@ use crate::reply::{Rejection, Reply};
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl App {
-    /// Gathers the body for a handler, and sends what it answers.
+    /// Gathers the body for a handler, unless it was before, and sends what the handler answers.
     pub(super) async fn wait_for(
         &self,
         session: &mut Session,
         x: &mut Box<Exchange>,
         handler: &dyn AsyncHandler,
+        body: Option<Bytes>,
     ) -> pingora::Result<()> {
         let of_route = x.route.as_ref().map_or(u64::MAX, |route| route.body_bytes_max);
-        let max = handler.body_bytes_max().min(usize::try_from(of_route).unwrap_or(usize::MAX));
-        let within = x.gateway.settings.limits.body_timeout;
-        let body = gather(session, x, max, within).await?;
+        let bounds = Bounds::new(&x.gateway.settings.limits, of_route).at_most(handler.body_bytes_max() as u64);
+        let gathered = match body {
+            Some(body) => bounds.check(&body).map(|()| body),
+            None => gather(session, bounds, &mut x.body_bytes_in).await,
+        };
+        let body = match gathered {
+            Ok(body) => body,
+            Err(Unread::Rejected(rejection)) => return self.refuse(session, x, *rejection).await,
+            Err(Unread::Failed(error)) => return Err(error),
+        };
         let Some(context) = &x.context else { return Err(Error::new_in(ErrorType::InternalError)) };
         let answered = handler.answer(&Seen(session.req_header()), body, context).await;
         match answered {
@@ -104,8 +112,12 @@ async fn close_websocket(
 
 /// The head the client was sent. An interim one (RFC 9110 §15.2) is no answer: another has to follow.
 pub fn answered(session: &Session) -> Option<&ResponseHeader> {
-    let interim = |status: StatusCode| status.is_informational() && status != StatusCode::SWITCHING_PROTOCOLS;
-    session.response_written().filter(|head| !interim(head.status))
+    session.response_written().filter(|head| is_final(head))
+}
+
+/// Whether no other head follows this one.
+pub fn is_final(head: &ResponseHeader) -> bool {
+    !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
 }
 
 /// What every response passes, whoever authored it.

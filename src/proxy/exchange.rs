@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use http::Uri;
 
 use super::edge::Connection;
+use super::replayed::Replayed;
 use super::tenure::Tenure;
 use crate::clock;
 use crate::context::Context;
@@ -31,6 +32,8 @@ pub struct Exchange {
     /// The code of our own refusal.
     pub code: Option<&'static Code>,
     pub forward: Option<Forward>,
+    /// Set while the session is one that sends a gathered body.
+    pub replayed: Option<Replayed>,
     /// Watches over an upgraded connection that may have to end.
     pub tenure: Option<Tenure>,
     pub body_bytes_in: u64,
@@ -66,6 +69,7 @@ impl Exchange {
             original: None,
             code: None,
             forward: None,
+            replayed: None,
             tenure: None,
             body_bytes_in: 0,
             started: clock::now(),

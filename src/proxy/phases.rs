@@ -7,36 +7,33 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{HOST, TRANSFER_ENCODING};
-use http::request::Parts;
 use http::{HeaderValue, StatusCode, Version};
-use pingora::http::ResponseHeader;
+use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorType};
+use pingora::{Error, ErrorSource, ErrorType};
 
 use super::admit::{self, Raw};
 use super::answer::{answered, finish_head};
 use super::audit;
+use super::decide::{Decision, decide};
 use super::exchange::{Exchange, Forward};
 use super::failure::{self, CLIENT_GONE, Failure};
 use super::heads::{self, Request, Seen};
 use super::peer::{peer, shorter};
+use super::replayed::{keep_te, replay};
 use super::report;
 use super::tenure::Tenure;
 use crate::caller::Credential;
-use crate::chain::Stop;
 use crate::client;
 use crate::clock;
 use crate::config::UpstreamHost;
-use crate::contract::{AsyncHandler, Verdict};
-use crate::handlers::Action;
 use crate::live::Live;
 use crate::observe::access::{AccessLog, Entry};
 use crate::observe::metrics::Metrics;
-use crate::reply::{Code, Rejection, Reply};
-use crate::upstream::Upstream;
+use crate::reply::Code;
 
 /// How many fields tell an upstream who the client is.
 const ANNOUNCED: usize = 6;
@@ -65,7 +62,7 @@ impl ProxyHttp for App {
         let raw = Raw::look(session, x);
         let mut head = heads::take(session.req_header_mut());
         let decision = match admit::admit(&mut head, &raw, x) {
-            Ok(()) => decide(&mut head, x).await,
+            Ok(()) => decide(session, &mut head, x).await,
             Err(rejection) => {
                 // A refusal before any filter ran passes the response hooks of the default ones.
                 let fallback = x.gateway.fallback();
@@ -79,21 +76,25 @@ impl ProxyHttp for App {
             }
         };
         audit::record(&head, x);
-        if let (Decision::Forward(_), Some(context), Some(connection)) = (&decision, &x.context, &x.connection) {
+        if let (Decision::Forward(..), Some(context), Some(connection)) = (&decision, &x.context, &x.connection) {
             head.headers.reserve(ANNOUNCED);
             let mut request = Request { head: &mut head, original: &mut x.original };
             client::announce(&mut request, context, &connection.peer_text);
         }
         heads::put_back(session.req_header_mut(), head);
         match decision {
-            Decision::Forward(upstream) => {
+            Decision::Forward(upstream, body) => {
                 x.forward = Some(Forward::new(upstream, x.started));
+                if let Some(body) = body.filter(|body| !body.is_empty()) {
+                    x.replayed = Some(replay(session, body)?);
+                }
                 Ok(false)
             }
-            Decision::Await(handler) => {
-                self.wait_for(session, x, handler.as_ref()).await?;
+            Decision::Await(handler, body) => {
+                self.wait_for(session, x, handler.as_ref(), body).await?;
                 Ok(true)
             }
+            Decision::Fail(error) => Err(error),
             Decision::Reply(reply) => {
                 self.send(session, x, *reply).await?;
                 Ok(true)
@@ -122,6 +123,10 @@ impl ProxyHttp for App {
             x.code = Some(Code::UPSTREAM_UNAVAILABLE);
             return Err(Error::new_up(ErrorType::ConnectNoRoute));
         };
+        if x.replayed.is_none() {
+            // What the last attempt has sent comes again.
+            x.body_bytes_in = 0;
+        }
         forward.tried.push(choice.index);
         forward.target = Some(Arc::clone(&choice.target.metrics));
         forward.address = Some(choice.address);
@@ -135,7 +140,7 @@ impl ProxyHttp for App {
         let mut peer = peer(upstream, choice.address, remaining);
         match &x.connection {
             Some(connection) if !connection.is_h2() => {
-                if session.is_body_done() {
+                if x.replayed.is_none() && session.is_body_done() {
                     connection.expect_within(now, shorter(first_byte, remaining));
                 }
             }
@@ -161,6 +166,15 @@ impl ProxyHttp for App {
         Ok(())
     }
 
+    async fn upstream_request_filter(
+        &self,
+        session: &mut Session,
+        request: &mut RequestHeader,
+        x: &mut Box<Exchange>,
+    ) -> pingora::Result<()> {
+        if x.replayed.is_some() { keep_te(session, request) } else { Ok(()) }
+    }
+
     async fn request_body_filter(
         &self,
         session: &mut Session,
@@ -169,8 +183,12 @@ impl ProxyHttp for App {
         x: &mut Box<Exchange>,
     ) -> pingora::Result<()> {
         let bytes = body.as_ref().map_or(0, Bytes::len) as u64;
-        x.body_bytes_in = x.body_bytes_in.saturating_add(bytes);
-        if session.was_upgraded() {
+        let upgraded = session.was_upgraded();
+        // What was gathered was counted then.
+        if x.replayed.is_none() || upgraded {
+            x.body_bytes_in = x.body_bytes_in.saturating_add(bytes);
+        }
+        if upgraded {
             return Ok(());
         }
         let max = x.route.as_ref().map_or(u64::MAX, |route| route.body_bytes_max);
@@ -291,6 +309,11 @@ impl ProxyHttp for App {
     ) -> Box<Error> {
         let replayable = session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
         if replayable && answered(session).is_none() {
+            // A body that is there at once is often still being written when the connection turns out dead. Pingora takes
+            // that for more than a connection that was closed while nobody used it.
+            if x.replayed.is_some() && *e.esource() == ErrorSource::Upstream && *e.etype() == ErrorType::WriteError {
+                e.set_retry(client_reused);
+            }
             e.retry.decide_reuse(client_reused);
         } else {
             e.set_retry(false);
@@ -311,6 +334,10 @@ impl ProxyHttp for App {
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, x: &mut Box<Exchange>) -> FailToProxy {
+        // Our answer goes to the client itself.
+        if let Some(replayed) = x.replayed.take() {
+            replayed.end(session);
+        }
         let failure = failure::explain(e, x);
         if let Failure::Refuse(rejection) = &failure {
             x.code = Some(rejection.code);
@@ -342,6 +369,10 @@ impl ProxyHttp for App {
     }
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, x: &mut Box<Exchange>) {
+        // After this Pingora looks whether another request may follow.
+        if let Some(replayed) = x.replayed.take() {
+            replayed.end(session);
+        }
         let status = match answered(session) {
             Some(head) => head.status.as_u16(),
             None if error.is_some() => CLIENT_GONE,
@@ -401,58 +432,6 @@ impl ProxyHttp for App {
                     .map_or(0, |forward| u32::try_from(forward.tried.len()).unwrap_or(u32::MAX)),
             });
         }
-    }
-}
-
-/// What the chain and the handler decided.
-enum Decision {
-    Forward(Arc<Upstream>),
-    Await(Arc<dyn AsyncHandler>),
-    Reply(Box<Reply>),
-    Refuse(Box<Rejection>),
-}
-
-/// Walks the chain, then asks the handler.
-async fn decide(head: &mut Parts, x: &mut Exchange) -> Decision {
-    let Exchange { route, context, reached, original, waited, .. } = x;
-    let (Some(route), Some(context)) = (route.as_ref(), context.as_mut()) else {
-        return Decision::Refuse(Box::new(Rejection::new(Code::INTERNAL, "the request was not admitted")));
-    };
-    let mut request = Request { head, original };
-    loop {
-        let verdict = match route.chain.advance(reached, &mut request, context) {
-            Stop::End => break,
-            Stop::Verdict(verdict) => verdict,
-            Stop::Body(_) => Verdict::Reject(Box::new(Rejection::new(Code::INTERNAL, "bodies are not gathered yet"))),
-            Stop::Wait(filter) => {
-                *waited = true;
-                let verdict = filter.on_request(&mut request, context).await;
-                context.now = clock::now();
-                verdict
-            }
-        };
-        match verdict {
-            Verdict::Continue => {}
-            Verdict::Reply(reply) => return Decision::Reply(reply),
-            Verdict::Reject(rejection) => return Decision::Refuse(rejection),
-        }
-    }
-    match &route.action {
-        Action::Forward(upstream) => match admit::check_length(request.head, route.body_bytes_max) {
-            Ok(()) => Decision::Forward(Arc::clone(upstream)),
-            Err(rejection) => Decision::Refuse(Box::new(rejection)),
-        },
-        Action::Await(handler) => {
-            let max = route.body_bytes_max.min(handler.body_bytes_max() as u64);
-            match admit::check_length(request.head, max) {
-                Ok(()) => Decision::Await(Arc::clone(handler)),
-                Err(rejection) => Decision::Refuse(Box::new(rejection)),
-            }
-        }
-        Action::Answer(handler) => match handler.answer(&request, context) {
-            Ok(reply) => Decision::Reply(Box::new(reply)),
-            Err(rejection) => Decision::Refuse(rejection),
-        },
     }
 }
 

@@ -2,13 +2,11 @@
 
 use std::fmt::Write as _;
 
-use http::header::CONTENT_LENGTH;
-
 use super::change::{shown, shown_target, target};
 use super::{Ask, CLIENT, Outcome, Preview, StepVerdict, preview};
 use crate::config::{Expect, Test};
 use crate::gateway::Gateway;
-use crate::head::{HeaderName, HeaderValue, Headers};
+use crate::head::{HeaderName, Headers};
 use crate::yaml::{Located, Named, Place, Problem};
 
 /// A test that did not come out as expected.
@@ -41,8 +39,7 @@ pub(in crate::gateway) fn ask(test: &Test) -> Result<Ask, (Place, String)> {
         ask.add(name, value).map_err(|why| (name.place, why))?;
     }
     if let Some(body) = &test.body {
-        ask.body = body.clone().into();
-        ask.request.set(&CONTENT_LENGTH, HeaderValue::from(body.len()));
+        ask.set_body(body.clone().into());
     }
     Ok(ask)
 }

@@ -279,3 +279,63 @@ routes:
     let nobody = preview(&gateway, ask("GET /tasks", "192.0.2.7", &[]));
     assert_eq!((nobody.code(), nobody.caller.is_none()), (Some(Code::UNAUTHORIZED), true));
 }
+
+const BODIES: &str = r#"version: 1
+listeners: [{ bind: 127.0.0.1:8000 }]
+defaults: { body_max: 40B }
+upstreams:
+  tasks: { targets: [{ address: 127.0.0.1:9101 }] }
+routes:
+  - name: tasks
+    match: POST /tasks/{id}
+    filters:
+      - validate: { body: { type: object, required: [name] }, body_max: 20B, path: { id: { type: integer } } }
+    upstream: tasks
+  - name: wide
+    match: POST /wide
+    filters: [{ validate: { body: true, body_max: 1MiB } }]
+    respond: { status: 204 }
+"#;
+
+fn with_body(line: &str, body: &str) -> Preview {
+    let mut ask = ask(line, "192.0.2.7", &[("Content-Type", "application/json"), ("Content-Length", "3")]);
+    ask.set_body(body.to_owned().into());
+    preview(&gateway(BODIES), ask)
+}
+
+#[test]
+fn filters_see_the_body_and_it_is_announced() {
+    let good = with_body("POST /tasks/7", r#"{"name": "a"}"#);
+    assert_eq!(text(upstream(&good).1, "content-length"), Some("13"), "in place of the one that was given");
+    let bad = with_body("POST /tasks/7", "{}");
+    assert_eq!(refusal(&bad), (400, "VALIDATION_ERROR"));
+    let body = match &bad.outcome {
+        Outcome::Reply(reply) => String::from_utf8_lossy(&reply.body).into_owned(),
+        Outcome::Upstream { .. } => panic!("it got through"),
+    };
+    assert!(body.contains(r#""field":"body.name""#), "{body}");
+    assert_eq!(refusal(&with_body("POST /tasks/x", r#"{"name": "a"}"#)), (400, "VALIDATION_ERROR"));
+}
+
+#[test]
+fn a_body_that_is_too_large_for_a_filter_is_refused_before_it() {
+    let of = |bytes: usize| format!("{{\"name\": \"{}\"}}", "a".repeat(bytes - 12));
+    assert!(matches!(with_body("POST /tasks/7", &of(20)).outcome, Outcome::Upstream { .. }));
+    let preview = with_body("POST /tasks/7", &of(21));
+    assert_eq!(refusal(&preview), (413, "BODY_TOO_LARGE"));
+    assert_eq!(preview.steps.len(), 1, "told of the filter that would have looked at it");
+    assert_eq!(with_body("POST /wide", &of(40)).response.status, StatusCode::NO_CONTENT);
+    assert_eq!(refusal(&with_body("POST /wide", &of(41))), (413, "BODY_TOO_LARGE"), "the route counts too");
+}
+
+#[test]
+fn tests_of_a_configuration_send_bodies() {
+    let tests = |body: &str, status: u16| {
+        format!(
+            "{BODIES}tests:\n  - request: POST /wide\n    headers: {{ Content-Type: application/json }}\n    body: '{body}'\n    expect: {{ status: {status} }}\n"
+        )
+    };
+    assert_eq!(run_tests(&gateway(&tests("[1]", 204))), []);
+    let failures = run_tests(&gateway(&tests("[1", 204)));
+    assert!(failures[0].summary.contains("expected 204, got 400"), "{}", failures[0].summary);
+}

@@ -116,6 +116,14 @@ impl Gateway {
         assert!(done.success(), "cannot send {name}");
     }
 
+    /// What `/proc` says of its memory, in KiB: `VmRSS` now, `VmHWM` the most there ever was.
+    pub fn memory_kib(&self, key: &str) -> u64 {
+        let id = self.child.lock().unwrap().id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).expect(key);
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     pub fn is_running(&self) -> bool {
         self.exit.borrow().is_none()
     }

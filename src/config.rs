@@ -17,7 +17,7 @@ use crate::state::redis::RedisForm;
 use crate::types::{Address, Bind, Network, Period, Size};
 use crate::yaml::{Located, Named, Node, Place, Rest};
 
-pub use logs::{AccessFormat, AccessLog, AuditLog, AuditOnly, Log, LogFormat};
+pub use logs::{AccessFormat, AccessLog, AuditLog, AuditOnly, Log, LogFormat, WebhookLog};
 
 /// `gateway.yaml`: what belongs to the gateway, and everything an included file may hold.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -54,6 +54,9 @@ pub struct Root {
     /// The audit log; default: none.
     #[serde(default)]
     pub audit_log: AuditLog,
+    /// The webhook log; default: none.
+    #[serde(default)]
+    pub webhook_log: WebhookLog,
     /// Bounds of `/metrics`.
     #[serde(default)]
     pub metrics: Metrics,

@@ -15,7 +15,7 @@ use crate::caller::{Caller, ClientCertificate};
 use crate::head::HeaderValue;
 
 pub use standing::{Limited, Policy, Standing};
-pub use webhook::{Once, Webhook};
+pub use webhook::{Once, Webhook, results};
 
 /// The context of one request, from its first byte to its last log line.
 #[derive(Clone, Debug)]

@@ -15,6 +15,7 @@ mod require;
 mod rewrite;
 mod security_headers;
 pub mod validate;
+mod webhook;
 
 use crate::contract::Entry;
 
@@ -33,6 +34,7 @@ pub static FILTERS: &[Entry] = &[
     Entry::of::<rewrite::RewriteSettings>(),
     Entry::of::<security_headers::SecurityHeadersSettings>(),
     Entry::of::<validate::ValidateSettings>(),
+    Entry::of::<webhook::WebhookSettings>(),
 ];
 
 /// The names of all filters.

@@ -7,6 +7,7 @@ mod compile;
 mod expectations;
 mod identity;
 mod listeners;
+mod logs;
 mod matching;
 pub mod preview;
 #[cfg(test)]
@@ -30,6 +31,7 @@ use crate::limits;
 use crate::observe::access::{AccessSettings, Hidden};
 use crate::observe::audit::AuditSettings;
 use crate::observe::metrics::{LimitMetrics, Metrics, RouteMetrics};
+use crate::observe::webhooks::WebhookLogSettings;
 use crate::replay::Replay;
 use crate::reply::{Code, ErrorStyle, Rejection};
 use crate::route::{Captures, Found, Table};
@@ -100,6 +102,8 @@ pub struct Settings {
     pub access_log: Option<AccessSettings>,
     /// `None`: no audit log.
     pub audit_log: Option<AuditSettings>,
+    /// `None`: no webhook log.
+    pub webhook_log: Option<WebhookLogSettings>,
     pub log: config::Log,
     /// Where state is kept.
     pub state: Backend,
@@ -114,6 +118,7 @@ impl Settings {
             ("log", self.log != new.log),
             ("access_log", self.access_log != new.access_log),
             ("audit_log", self.audit_log != new.audit_log),
+            ("webhook_log", self.webhook_log != new.webhook_log),
             ("state", self.state != new.state),
         ];
         keys.into_iter().filter(|(_, changed)| *changed).map(|(key, _)| key).collect()

@@ -22,5 +22,6 @@ mod replayed;
 mod report;
 mod socket;
 mod tenure;
+mod webhooks;
 
 pub use connection::{Engine, EngineOptions, unread_reply};

@@ -27,6 +27,8 @@ use crate::observe::access::AccessLog;
 use crate::observe::audit::AuditLog;
 use crate::observe::log::LogHandle;
 use crate::observe::metrics::{KeySetSample, Metrics};
+use crate::observe::webhooks::WebhookLog;
+use crate::replay::Replay;
 use admission::Admission;
 use listeners::Listeners;
 use worker::Workers;
@@ -35,6 +37,7 @@ use worker::Workers;
 pub struct Options {
     pub live: Arc<Live>,
     pub limits: Arc<Limits>,
+    pub replay: Arc<Replay>,
     pub metrics: Arc<Metrics>,
     pub logs: Logs,
 }
@@ -43,6 +46,7 @@ pub struct Options {
 pub struct Logs {
     pub access: Option<Arc<AccessLog>>,
     pub audit: Option<Arc<AuditLog>>,
+    pub webhooks: Option<Arc<WebhookLog>>,
     pub errors: LogHandle,
 }
 
@@ -53,6 +57,9 @@ impl Logs {
         }
         if let Some(audit) = &self.audit {
             audit.reopen();
+        }
+        if let Some(webhooks) = &self.webhooks {
+            webhooks.reopen();
         }
         if let Err(error) = self.errors.reopen() {
             error!(%error, "cannot reopen the log file; the old one stays in use");
@@ -66,6 +73,9 @@ impl Logs {
         }
         if let Some(audit) = &self.audit {
             audit.flush(FLUSH_BOUND);
+        }
+        if let Some(webhooks) = &self.webhooks {
+            webhooks.flush(FLUSH_BOUND);
         }
     }
 }
@@ -81,7 +91,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Serves until a signal ends it. Fails when an address cannot be listened on at start.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    let Options { live, limits, metrics, logs } = options;
+    let Options { live, limits, replay, metrics, logs } = options;
     // First of all: until then a SIGHUP or SIGUSR1 would end the process.
     let mut signals = Signals::new()?;
     let settings = live.current().settings.clone();
@@ -93,11 +103,13 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let (shared, local) = (Arc::clone(&limits), Arc::clone(&limits));
     metrics.show_buckets(move || local.local.len());
     metrics.show_store(move || shared.store());
+    let messages = Arc::clone(&replay);
+    metrics.show_replay(move || messages.sample());
     let keys = Arc::clone(&identity);
     tokio::spawn(async move { keys.key_sets.keep_fetching().await });
     tokio::join!(live.resolve_names(), identity.key_sets.tried(KEYS_PATIENCE), identity.read_keys());
     let admission = Arc::new(Admission::default());
-    let workers = Workers::start(settings.threads, &live, &metrics, logs.access.as_ref(), &admission)?;
+    let workers = Workers::start(settings.threads, &live, &metrics, &logs, &admission)?;
     let mut listeners = Listeners::new(workers, Arc::clone(&metrics));
     listeners.open_all(&settings.listeners)?;
     let draining = Arc::new(AtomicBool::new(false));
@@ -113,6 +125,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     tokio::spawn(Arc::clone(&live).keep_resolving());
     tokio::spawn(Arc::clone(&identity).keep());
     tokio::spawn(Arc::clone(&limits).keep());
+    tokio::spawn(Arc::clone(&replay).keep());
     tell_expired(&settings);
     for (asked, bound) in listeners.bound() {
         info!(%asked, %bound, "listening");
@@ -131,7 +144,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         () = signals.stop() => warn!(connections = admission.open(), "told again to stop"),
     }
     stop.notify_waiters();
-    tokio::join!(identity.flush(), limits.quotas.flush());
+    tokio::join!(identity.flush(), limits.quotas.flush(), replay.flush());
     tokio::task::spawn_blocking(move || logs.flush()).await?;
     Ok(())
 }

@@ -4,6 +4,7 @@
 //! each purpose, and may end by themselves. No caller waits longer than the backend's own bound: a dead backend is an
 //! error, not a wait. A full one is an error too; nothing is ever thrown out to make room for something else.
 
+pub mod availability;
 mod expiry;
 mod file;
 mod memory;
@@ -12,6 +13,7 @@ pub mod redis;
 use std::pin::Pin;
 use std::time::SystemTime;
 
+pub use expiry::{Now, wall};
 pub use file::{File, OpenError};
 pub use memory::{Limits, Memory};
 pub use redis::Redis;
@@ -31,6 +33,10 @@ pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + S
 /// One purpose of the store; keys of different spaces never meet. A short lower-case word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Space(pub &'static str);
+
+/// Messages that passed. In memory they do not get all of the room: a busy sender must not stand in the way of a
+/// revocation.
+pub const REPLAY: Space = Space("replay");
 
 /// What is to be added to a counter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,6 +121,17 @@ pub trait Store: Send + Sync + 'static {
 
     /// Replaces a value only if it is still `expected`, keeping when it ends: of several at once, one gets `true`.
     fn replace<'a>(&'a self, space: Space, key: &'a str, expected: &'a [u8], value: Vec<u8>) -> Pending<'a, bool>;
+
+    /// Replaces a value only if it is still `expected`; the new one ends at `expires`, and one that ends in the past is gone:
+    /// of several at once, one gets `true`.
+    fn exchange<'a>(
+        &'a self,
+        space: Space,
+        key: &'a str,
+        expected: &'a [u8],
+        value: Vec<u8>,
+        expires: Option<SystemTime>,
+    ) -> Pending<'a, bool>;
 
     /// Removes a value and gives it: of several at once, one gets it.
     fn take<'a>(&'a self, space: Space, key: &'a str) -> Pending<'a, Option<Vec<u8>>>;

@@ -22,6 +22,8 @@ use crate::observe::access::AccessLog;
 use crate::observe::audit::AuditLog;
 use crate::observe::log::{self, LogHandle, LogTarget};
 use crate::observe::metrics::Metrics;
+use crate::observe::webhooks::WebhookLog;
+use crate::replay::Replay;
 use crate::server::{self, Logs};
 use crate::state::{self, Backend, Memory, Redis, Store};
 
@@ -53,7 +55,7 @@ pub fn run(config: &Path) -> ExitCode {
         replay.attach(Arc::clone(&state.store));
         let limiter = state.shared.clone().map(|redis| redis as Arc<dyn Limiter>);
         limits.attach(limits::Shared { store: state.store, limiter });
-        serve(live, &identity, limits, metrics, home.as_deref(), state.shared.as_deref())
+        serve(live, &identity, limits, replay, metrics, home.as_deref(), state.shared.as_deref())
     });
     match served {
         Ok(()) => ExitCode::SUCCESS,
@@ -68,6 +70,7 @@ fn serve(
     live: Arc<Live>,
     identity: &Shared,
     limits: Arc<Limits>,
+    replay: Arc<Replay>,
     metrics: Arc<Metrics>,
     home: Option<&Path>,
     shared: Option<&Redis>,
@@ -91,7 +94,15 @@ fn serve(
         let audit_log = Arc::clone(audit_log);
         metrics.count_audit_log_dropped(move || audit_log.dropped());
     }
-    let logs = Logs { access: access_log, audit: audit_log, errors: log };
+    let webhook_log = match &settings.webhook_log {
+        Some(settings) => Some(WebhookLog::open(settings, home).context("cannot open the webhook log")?),
+        None => None,
+    };
+    if let Some(webhook_log) = &webhook_log {
+        let webhook_log = Arc::clone(webhook_log);
+        metrics.count_webhook_log_dropped(move || webhook_log.dropped());
+    }
+    let logs = Logs { access: access_log, audit: audit_log, webhooks: webhook_log, errors: log };
     // The control thread: signals, reloads, the admin address. Requests are served by the workers.
     let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -103,7 +114,7 @@ fn serve(
             Err(error) if shared.is_some() => warn!(%error, "revocations could not be read; tokens are refused"),
             loaded => loaded?,
         }
-        server::run(server::Options { live, metrics, logs, limits }).await
+        server::run(server::Options { live, metrics, logs, limits, replay }).await
     })
 }
 

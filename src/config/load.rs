@@ -225,7 +225,7 @@ fn fragment_keys(node: &Node, problems: &mut Vec<Problem>) {
 }
 
 /// The keys of [`Root`] that a fragment may not carry.
-const ROOT_KEYS: [&str; 18] = [
+const ROOT_KEYS: [&str; 19] = [
     "version",
     "threads",
     "listeners",
@@ -238,6 +238,7 @@ const ROOT_KEYS: [&str; 18] = [
     "log",
     "access_log",
     "audit_log",
+    "webhook_log",
     "metrics",
     "drain_timeout",
     "state",

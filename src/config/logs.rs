@@ -68,6 +68,18 @@ pub enum AuditOnly {
     Denied,
 }
 
+/// The webhook log: one line for each webhook that arrives, and for each step of one that an inbox keeps.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct WebhookLog {
+    /// `none`, `stdout`, or a file; reopened on SIGUSR1. `~` is the home folder. Default none.
+    pub to: String,
+    /// A file is rotated when it is larger. Default 100MiB.
+    pub rotate: Size,
+    /// Rotated files that are kept. Default 5.
+    pub keep: u16,
+}
+
 impl Default for Log {
     fn default() -> Self {
         Self { level: "info".to_owned(), format: LogFormat::default(), file: None }
@@ -83,5 +95,11 @@ impl Default for AccessLog {
 impl Default for AuditLog {
     fn default() -> Self {
         Self { to: "none".to_owned(), rotate: Size(100 * 1024 * 1024), keep: 5, only: AuditOnly::default() }
+    }
+}
+
+impl Default for WebhookLog {
+    fn default() -> Self {
+        Self { to: "none".to_owned(), rotate: Size(100 * 1024 * 1024), keep: 5 }
     }
 }

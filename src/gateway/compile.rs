@@ -10,7 +10,7 @@ use super::chains::{Built, Chains};
 use super::expectations::{self, Names};
 use super::identity::identity;
 use super::listeners::listeners;
-use super::{Gateway, Limits, Route, Services, Settings, matching};
+use super::{Gateway, Limits, Route, Services, Settings, logs, matching};
 use crate::chain::{Chain, Link};
 use crate::client::Guarded;
 use crate::clock;
@@ -20,9 +20,7 @@ use crate::context::Context;
 use crate::contract::{Compiler, Handler, Known};
 use crate::handlers::{self, Action, HANDLERS};
 use crate::head::RequestHead;
-use crate::lines::Target;
-use crate::observe::access::{AccessSettings, Hidden};
-use crate::observe::audit::AuditSettings;
+use crate::observe::access::Hidden;
 use crate::observe::metrics::{LimitMetrics, Metrics};
 use crate::reply::{Code, ErrorStyle, Rejection, Reply};
 use crate::route::Table;
@@ -372,8 +370,6 @@ fn settings(config: &Config, previous: Option<&Gateway>, problems: &mut Vec<Prob
         None => std::thread::available_parallelism().map_or(1, usize::from),
     };
     let limits = limits(&root.limits, problems);
-    let access_log = access_log(&root.access_log);
-    let audit_log = audit_log(&root.audit_log);
     let state = state(config, problems);
     (problems.len() == before).then_some(())?;
     Some(Settings {
@@ -387,8 +383,9 @@ fn settings(config: &Config, previous: Option<&Gateway>, problems: &mut Vec<Prob
             Errors::Problem => ErrorStyle::Problem,
         },
         drain_timeout: root.drain_timeout.map_or(DRAIN_TIMEOUT, |period| period.0),
-        access_log,
-        audit_log,
+        access_log: logs::access_log(&root.access_log),
+        audit_log: logs::audit_log(&root.audit_log),
+        webhook_log: logs::webhook_log(&root.webhook_log),
         log: root.log.clone(),
         state: state?,
     })
@@ -434,33 +431,4 @@ fn limits(written: &config::Limits, problems: &mut Vec<Problem>) -> Limits {
         buckets_max: at_least(BUCKETS_LEAST, &written.buckets_max, "buckets_max", problems),
         body_memory_max: written.body_memory_max.value.0,
     }
-}
-
-fn access_log(written: &config::AccessLog) -> Option<AccessSettings> {
-    let target = match written.to.as_str() {
-        "none" => return None,
-        to => target(to),
-    };
-    Some(AccessSettings {
-        format: match written.format {
-            config::AccessFormat::Json => crate::observe::access::AccessFormat::Json,
-            config::AccessFormat::Combined => crate::observe::access::AccessFormat::Combined,
-        },
-        target,
-        rotate_bytes: written.rotate.0,
-        keep: usize::from(written.keep),
-    })
-}
-
-fn audit_log(written: &config::AuditLog) -> Option<AuditSettings> {
-    (written.to != "none").then(|| AuditSettings {
-        target: target(&written.to),
-        rotate_bytes: written.rotate.0,
-        keep: usize::from(written.keep),
-        denied_only: matches!(written.only, config::AuditOnly::Denied),
-    })
-}
-
-fn target(to: &str) -> Target {
-    if to == "stdout" { Target::Stdout } else { Target::File(to.into()) }
 }

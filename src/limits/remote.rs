@@ -9,7 +9,6 @@
 //! `capacity + count × t / period + min(n × tokens, count × lifetime / period)`: what was spent within `t` was taken within `t` or
 //! held before; and it was taken within `t + lifetime`.
 
-mod availability;
 mod lease;
 mod leases;
 
@@ -20,12 +19,26 @@ use std::time::{Duration, Instant};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use self::availability::{Availability, PROBE_INTERVAL};
 use self::lease::{Answer, Next};
 use self::leases::Leases;
 use crate::buckets::{Key, Limiter, Local};
 use crate::observe::metrics::StoreSample;
 use crate::rates::{Ask, Drawn, Rates};
+use crate::state::availability::{Availability, PROBE_INTERVAL, Words};
+use crate::types;
+
+/// The bucket that is asked for to find out whether the store answers. No limit has it: names hold no parentheses.
+const PROBE_KEY: Key<'_> = Key { bucket: "(probe)", who: "" };
+const WORDS: Words = Words {
+    failed: "shared limits cannot be kept: the state store failed. Look at Redis and the way to it; until it answers, \
+             each limit goes by its `on_store_error`",
+    again: "shared limits are kept again: the state store answers",
+};
+
+/// The rates of that bucket: it never runs out.
+fn probe_rates() -> Option<Rates> {
+    Rates::new([types::Rate { count: 1_000_000, per: Duration::from_secs(1) }], None)
+}
 
 /// How a limit uses shared buckets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -102,7 +115,7 @@ impl Remote {
         Self {
             limiter,
             bound,
-            availability: Availability::new(PROBE_INTERVAL),
+            availability: Availability::new(PROBE_INTERVAL, WORDS),
             leases: Leases::default(),
             without: Without::default(),
         }
@@ -223,8 +236,8 @@ impl Remote {
 
     /// Whether the store decides. It has to write: one that is full, or only a replica, answers and cannot.
     async fn probe(&self) -> Result<(), String> {
-        let Some(rates) = availability::probe_rates() else { return Ok(()) };
-        self.ask_anyway(availability::PROBE_KEY, &rates, Ask::exactly(1.0)).await.map(drop)
+        let Some(rates) = probe_rates() else { return Ok(()) };
+        self.ask_anyway(PROBE_KEY, &rates, Ask::exactly(1.0)).await.map(drop)
     }
 
     fn without(

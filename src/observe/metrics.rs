@@ -5,15 +5,18 @@
 //! the last holder of its handle is.
 
 mod concurrency;
+mod inbox;
 mod keysets;
 mod limits;
 mod listener;
 mod named;
 mod process;
+mod replay;
 mod route;
 mod series;
 mod store;
 mod upstream;
+mod webhooks;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -24,9 +27,11 @@ use prometheus::TextEncoder;
 use prometheus::proto::{LabelPair, Metric, MetricFamily};
 
 pub use self::concurrency::{ConcurrencySample, WaitEnd, Waits};
+pub use self::inbox::{InboxMetrics, InboxSample};
 pub use self::keysets::KeySetSample;
 pub use self::limits::LimitMetrics;
 pub use self::listener::{ListenerMetrics, OpenConnection};
+pub use self::replay::ReplaySample;
 pub use self::route::{InFlight, RouteMetrics};
 pub use self::store::StoreSample;
 pub use self::upstream::{TargetMetrics, UpstreamError};
@@ -49,6 +54,7 @@ pub struct Metrics {
     targets: Arc<Named<(String, String), TargetMetrics>>,
     limits: Arc<Named<(String, String), LimitMetrics>>,
     listeners: Arc<Named<String, ListenerMetrics>>,
+    inboxes: Arc<Named<String, InboxMetrics>>,
     other_route: OnceLock<Arc<RouteMetrics>>,
     other_limit: OnceLock<Arc<LimitMetrics>>,
     other_upstream: OnceLock<Arc<UpstreamMetrics>>,
@@ -60,9 +66,12 @@ pub struct Metrics {
     config: Mutex<ConfigState>,
     access_log_dropped: Dropped,
     audit_log_dropped: Dropped,
+    webhook_log_dropped: Dropped,
     key_sets: OnceLock<Box<dyn Fn() -> Vec<KeySetSample> + Send + Sync>>,
     concurrency: OnceLock<Box<dyn Fn() -> Vec<ConcurrencySample> + Send + Sync>>,
+    inbox_samples: OnceLock<Box<dyn Fn() -> Vec<InboxSample> + Send + Sync>>,
     store: OnceLock<Box<dyn Fn() -> StoreSample + Send + Sync>>,
+    replay: OnceLock<Box<dyn Fn() -> ReplaySample + Send + Sync>>,
     buckets: OnceLock<Box<dyn Fn() -> usize + Send + Sync>>,
 }
 
@@ -80,10 +89,10 @@ impl Metrics {
     /// At most `series_max` routes, limits of routes and targets, taken together, are counted by name; further ones share the name
     /// `(other)` until the next reload that finds room; the names of a configuration count until its last request
     /// is done. A route shows up to 20 lines, and one more for each method with class
-    /// of status and each error code that occurs on it; a target up to 11.
+    /// of status, each error code, and each result of a provider's webhooks that occurs on it; a target up to 11.
     pub fn new(series_max: usize) -> Arc<Self> {
         let budget = Budget::new(series_max);
-        // Upstreams are no more than targets, listeners a handful: the configuration bounds both.
+        // Upstreams are no more than targets, listeners and inboxes a handful: the configuration bounds both.
         let unbounded = Budget::new(usize::MAX);
         Arc::new(Self {
             routes: Named::new(Arc::clone(&budget)),
@@ -91,7 +100,8 @@ impl Metrics {
             targets: Named::new(Arc::clone(&budget)),
             limits: Named::new(Arc::clone(&budget)),
             budget,
-            listeners: Named::new(unbounded),
+            listeners: Named::new(Arc::clone(&unbounded)),
+            inboxes: Named::new(unbounded),
             other_route: OnceLock::new(),
             other_limit: OnceLock::new(),
             other_upstream: OnceLock::new(),
@@ -103,9 +113,12 @@ impl Metrics {
             config: Mutex::default(),
             access_log_dropped: OnceLock::new(),
             audit_log_dropped: OnceLock::new(),
+            webhook_log_dropped: OnceLock::new(),
             key_sets: OnceLock::new(),
             concurrency: OnceLock::new(),
+            inbox_samples: OnceLock::new(),
             store: OnceLock::new(),
+            replay: OnceLock::new(),
             buckets: OnceLock::new(),
         })
     }
@@ -146,6 +159,12 @@ impl Metrics {
         found.unwrap_or_else(|| Arc::new(ListenerMetrics::new(name, None)))
     }
 
+    /// The counters of the inbox `name`, for as long as the handle is held.
+    pub fn inbox(&self, name: &str) -> Arc<InboxMetrics> {
+        let found = self.inboxes.get(name.to_owned(), |lease| InboxMetrics::new(name, Some(lease)));
+        found.unwrap_or_else(|| Arc::new(InboxMetrics::new(name, None)))
+    }
+
     /// A reload was applied, or refused.
     pub fn reloaded(&self, ok: bool) {
         let count = if ok { &self.reloads_ok } else { &self.reloads_failed };
@@ -184,6 +203,11 @@ impl Metrics {
         let _ = self.audit_log_dropped.set(Box::new(dropped));
     }
 
+    /// Where to ask how many lines the webhook log lost. The first one given stays.
+    pub fn count_webhook_log_dropped(&self, dropped: impl Fn() -> u64 + Send + Sync + 'static) {
+        let _ = self.webhook_log_dropped.set(Box::new(dropped));
+    }
+
     /// Where to ask how it goes with the key sets that are fetched. The first one given stays.
     pub fn show_key_sets(&self, samples: impl Fn() -> Vec<KeySetSample> + Send + Sync + 'static) {
         let _ = self.key_sets.set(Box::new(samples));
@@ -197,6 +221,16 @@ impl Metrics {
     /// Where to ask how it goes with the store that limits are kept in. The first one given stays.
     pub fn show_store(&self, sample: impl Fn() -> StoreSample + Send + Sync + 'static) {
         let _ = self.store.set(Box::new(sample));
+    }
+
+    /// Where to ask how it goes with messages that must not pass twice. The first one given stays.
+    pub fn show_replay(&self, sample: impl Fn() -> ReplaySample + Send + Sync + 'static) {
+        let _ = self.replay.set(Box::new(sample));
+    }
+
+    /// Where to ask what inboxes hold. The first one given stays.
+    pub fn show_inboxes(&self, samples: impl Fn() -> Vec<InboxSample> + Send + Sync + 'static) {
+        let _ = self.inbox_samples.set(Box::new(samples));
     }
 
     /// Where to ask how many token buckets are in memory. The first one given stays.
@@ -217,11 +251,15 @@ impl Metrics {
         targets.extend(self.other_target.get().cloned());
         families.extend(listener::families(&self.listeners.all()));
         families.extend(route::families(&routes));
+        families.extend(webhooks::families(&routes));
         families.extend(limits::families(&limits));
         families.extend(upstream::families(&upstreams, &targets));
         families.extend(keysets::families(&self.key_sets.get().map(|samples| samples()).unwrap_or_default()));
         families.extend(concurrency::families(&self.concurrency.get().map(|samples| samples()).unwrap_or_default()));
         families.extend(store::families(self.store.get().map(|sample| sample())));
+        families.extend(replay::families(self.replay.get().map(|sample| sample())));
+        let inboxes = self.inbox_samples.get().map(|samples| samples()).unwrap_or_default();
+        families.extend(inbox::families(&self.inboxes.all(), &inboxes));
         families.extend(process::families());
         // The encoder refuses families without a sample.
         families.retain(|family| !family.get_metric().is_empty());
@@ -276,6 +314,11 @@ impl Metrics {
                 "tollgate_audit_log_dropped_total",
                 "Audit log lines lost because the target was too slow or could not be written.",
                 [counter(&[], dropped(&self.audit_log_dropped))],
+            ),
+            counters(
+                "tollgate_webhook_log_dropped_total",
+                "Webhook log lines lost because the target was too slow or could not be written.",
+                [counter(&[], dropped(&self.webhook_log_dropped))],
             ),
             counters(
                 "tollgate_malformed_requests_total",

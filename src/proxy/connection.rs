@@ -25,6 +25,7 @@ use crate::gateway::Tls;
 use crate::live::Live;
 use crate::observe::access::AccessLog;
 use crate::observe::metrics::{ListenerMetrics, Metrics};
+use crate::observe::webhooks::WebhookLog;
 use crate::reply::{Code, Rejection};
 
 /// Idle upstream connections kept by each worker.
@@ -38,6 +39,7 @@ pub struct EngineOptions {
     pub live: Arc<Live>,
     pub metrics: Arc<Metrics>,
     pub access_log: Option<Arc<AccessLog>>,
+    pub webhook_log: Option<Arc<WebhookLog>>,
 }
 
 /// Speaks HTTP with the clients of one worker thread.
@@ -50,14 +52,14 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(options: EngineOptions) -> Self {
-        let EngineOptions { live, metrics, access_log } = options;
+        let EngineOptions { live, metrics, access_log, webhook_log } = options;
         let conf = ServerConf {
             threads: 1,
             work_stealing: false,
             upstream_keepalive_pool_size: POOL_SIZE,
             ..ServerConf::default()
         };
-        let app = App { live: Arc::clone(&live), metrics: Arc::clone(&metrics), access_log };
+        let app = App { live: Arc::clone(&live), metrics: Arc::clone(&metrics), access_log, webhook_log };
         let mut proxy = http_proxy(&Arc::new(conf), app);
         let mut options = HttpServerOptions::default();
         options.h2c = true;

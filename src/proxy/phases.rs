@@ -26,6 +26,7 @@ use super::peer::{peer, shorter};
 use super::replayed::{keep_te, replay};
 use super::report;
 use super::tenure::Tenure;
+use super::webhooks;
 use crate::caller::Credential;
 use crate::client;
 use crate::clock;
@@ -33,6 +34,7 @@ use crate::config::UpstreamHost;
 use crate::live::Live;
 use crate::observe::access::{AccessLog, Entry};
 use crate::observe::metrics::Metrics;
+use crate::observe::webhooks::WebhookLog;
 use crate::reply::Code;
 
 /// How many fields tell an upstream who the client is.
@@ -43,6 +45,7 @@ pub struct App {
     pub live: Arc<Live>,
     pub metrics: Arc<Metrics>,
     pub access_log: Option<Arc<AccessLog>>,
+    pub webhook_log: Option<Arc<WebhookLog>>,
 }
 
 #[async_trait]
@@ -392,6 +395,7 @@ impl ProxyHttp for App {
                 route.count_limits(&context.standings);
             }
         }
+        webhooks::record(x, status, duration, self.webhook_log.as_deref());
         x.in_flight = None;
         if let Some(context) = &x.context
             && let Some(Credential::Key { id, managed: true, .. }) =

@@ -14,11 +14,10 @@ use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
-use super::BACKLOG;
 use super::admission::Admission;
+use super::{BACKLOG, Logs};
 use crate::gateway::Listener;
 use crate::live::Live;
-use crate::observe::access::AccessLog;
 use crate::observe::metrics::{ListenerMetrics, Metrics};
 use crate::proxy::{Engine, EngineOptions, unread_reply};
 use crate::reply::{Code, Rejection};
@@ -45,14 +44,18 @@ impl Workers {
         threads: usize,
         live: &Arc<Live>,
         metrics: &Arc<Metrics>,
-        access_log: Option<&Arc<AccessLog>>,
+        logs: &Logs,
         admission: &Arc<Admission>,
     ) -> std::io::Result<Self> {
         let mut commands = Vec::with_capacity(threads);
         for index in 0..threads {
             let (sender, receiver) = mpsc::unbounded_channel();
-            let options =
-                EngineOptions { live: Arc::clone(live), metrics: Arc::clone(metrics), access_log: access_log.cloned() };
+            let options = EngineOptions {
+                live: Arc::clone(live),
+                metrics: Arc::clone(metrics),
+                access_log: logs.access.clone(),
+                webhook_log: logs.webhooks.clone(),
+            };
             let (live, admission) = (Arc::clone(live), Arc::clone(admission));
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || {

@@ -115,6 +115,23 @@ impl Store for File {
         })
     }
 
+    fn exchange<'a>(
+        &'a self,
+        space: Space,
+        key: &'a str,
+        expected: &'a [u8],
+        value: Vec<u8>,
+        expires: Option<SystemTime>,
+    ) -> Pending<'a, bool> {
+        Box::pin(async move {
+            check(key, &value)?;
+            let (expected, expires) = (expected.to_owned(), expires.map(milliseconds));
+            self.ask(Operation::Exchange { space, key: key.to_owned(), expected, value, expires })
+                .await
+                .map(|answer| answer.done())
+        })
+    }
+
     fn take<'a>(&'a self, space: Space, key: &'a str) -> Pending<'a, Option<Vec<u8>>> {
         Box::pin(async move { self.ask(Operation::Take(space, key.to_owned())).await.map(Answer::value) })
     }
@@ -147,6 +164,7 @@ enum Operation {
     Put { space: Space, key: String, value: Vec<u8>, expires: Option<i64> },
     Insert { space: Space, key: String, value: Vec<u8>, expires: Option<i64> },
     Replace { space: Space, key: String, expected: Vec<u8>, value: Vec<u8> },
+    Exchange { space: Space, key: String, expected: Vec<u8>, value: Vec<u8>, expires: Option<i64> },
     Take(Space, String),
     Spend { space: Space, key: String, ask: Spend, expires: i64 },
     GiveBack { space: Space, key: String, amount: u64 },

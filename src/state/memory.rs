@@ -8,7 +8,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use super::expiry::{self, Now, milliseconds};
-use super::{Entry, Pending, Space, Spend, Spent, Store, StoreError, check, counted};
+use super::{Entry, Pending, REPLAY, Space, Spend, Spent, Store, StoreError, check, counted};
 
 /// How much a [`Memory`] may hold.
 #[derive(Clone, Copy, Debug)]
@@ -32,11 +32,11 @@ const ENTRY_BYTES: usize = 160;
 /// Ended entries that a write removes on its way.
 const SWEPT_AT_ONCE: usize = 8;
 
-/// Counters leave one in so many of the entries and bytes to what is written on purpose.
-const LEFT_BY_COUNTERS: usize = 4;
+/// Counters and messages that passed leave one in so many of the entries and bytes to what is written on purpose.
+const LEFT_BY_OTHERS: usize = 4;
 
-/// Keeps everything in memory. An entry that would exceed the limits is refused. Counters may not take all of the room: anybody
-/// brings one about who is counted, and a flood of them must not stand in the way of a revocation.
+/// Keeps everything in memory. An entry that would exceed the limits is refused. Counters, and what is in [`REPLAY`], may not
+/// take all of the room: anybody brings one about who is counted, and a flood of them must not stand in the way of a revocation.
 pub struct Memory {
     shards: [Mutex<Shard>; SHARDS],
     hasher: RandomState,
@@ -49,7 +49,8 @@ impl Memory {
         Self::with_clock(limits, expiry::wall())
     }
 
-    pub(super) fn with_clock(limits: Limits, now: Now) -> Self {
+    /// One that takes the time of day from `now`.
+    pub fn with_clock(limits: Limits, now: Now) -> Self {
         let usage = Usage { limits, entries: AtomicUsize::new(0), bytes: AtomicUsize::new(0) };
         Self { shards: Default::default(), hasher: RandomState::new(), usage, now }
     }
@@ -79,9 +80,13 @@ impl Memory {
         Room { usage: &self.usage, limits: self.usage.limits }
     }
 
-    fn room_of_counters(&self) -> Room<'_> {
+    fn room_in(&self, space: Space) -> Room<'_> {
+        if space == REPLAY { self.room_of_others() } else { self.room() }
+    }
+
+    fn room_of_others(&self) -> Room<'_> {
         let Limits { entries_max, bytes_max } = self.usage.limits;
-        let part = |max: usize| max.saturating_sub(max / LEFT_BY_COUNTERS);
+        let part = |max: usize| max.saturating_sub(max / LEFT_BY_OTHERS);
         Room { usage: &self.usage, limits: Limits { entries_max: part(entries_max), bytes_max: part(bytes_max) } }
     }
 
@@ -124,7 +129,7 @@ impl Store for Memory {
         Box::pin(async move {
             check(key, &value)?;
             let expires = expires.map(milliseconds);
-            self.write(space, key, |shard, _| shard.set(space, key, &value, expires, self.room()))
+            self.write(space, key, |shard, _| shard.set(space, key, &value, expires, self.room_in(space)))
         })
     }
 
@@ -140,7 +145,7 @@ impl Store for Memory {
             let expires = expires.map(milliseconds);
             self.write(space, key, |shard, now| match shard.get(space, key, now) {
                 Some(_) => Ok(false),
-                None => shard.set(space, key, &value, expires, self.room()).map(|()| true),
+                None => shard.set(space, key, &value, expires, self.room_in(space)).map(|()| true),
             })
         })
     }
@@ -151,7 +156,30 @@ impl Store for Memory {
             self.write(space, key, |shard, now| match shard.get(space, key, now) {
                 Some(item) if item.value == expected => {
                     let expires = item.expires;
-                    shard.set(space, key, &value, expires, self.room()).map(|()| true)
+                    shard.set(space, key, &value, expires, self.room_in(space)).map(|()| true)
+                }
+                _ => Ok(false),
+            })
+        })
+    }
+
+    fn exchange<'a>(
+        &'a self,
+        space: Space,
+        key: &'a str,
+        expected: &'a [u8],
+        value: Vec<u8>,
+        expires: Option<SystemTime>,
+    ) -> Pending<'a, bool> {
+        Box::pin(async move {
+            check(key, &value)?;
+            let expires = expires.map(milliseconds);
+            self.write(space, key, |shard, now| match shard.get(space, key, now) {
+                Some(item) if item.value == expected && expires.is_some_and(|expires| expires <= now) => {
+                    Ok(shard.remove(space, key, &self.usage).is_some())
+                }
+                Some(item) if item.value == expected => {
+                    shard.set(space, key, &value, expires, self.room_in(space)).map(|()| true)
                 }
                 _ => Ok(false),
             })
@@ -177,7 +205,7 @@ impl Store for Memory {
                 outcome = counted(item.map(|item| &*item.value)).map(|used| ask.from(used));
                 match &outcome {
                     Ok(Spent { got: 1.., used }) => {
-                        shard.set(space, key, used.to_string().as_bytes(), ends, self.room_of_counters())
+                        shard.set(space, key, used.to_string().as_bytes(), ends, self.room_of_others())
                     }
                     _ => Ok(()),
                 }

@@ -22,20 +22,30 @@ const OTHER: Space = Space("other");
 
 /// A time of day that only moves when it is told to.
 #[derive(Clone)]
-struct Clock(Arc<AtomicU64>);
+pub struct Clock(Arc<AtomicU64>);
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
 
 impl Clock {
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self(Arc::new(AtomicU64::new(1_767_268_800_000)))
     }
 
-    fn now(&self) -> Now {
+    pub fn now(&self) -> Now {
         let milliseconds = Arc::clone(&self.0);
         Arc::new(move || UNIX_EPOCH + Duration::from_millis(milliseconds.load(Ordering::SeqCst)))
     }
 
-    fn forward(&self, milliseconds: u64) {
+    pub fn forward(&self, milliseconds: u64) {
         self.0.fetch_add(milliseconds, Ordering::SeqCst);
+    }
+
+    pub fn back(&self, milliseconds: u64) {
+        self.0.fetch_sub(milliseconds, Ordering::SeqCst);
     }
 
     fn later(&self, milliseconds: u64) -> Option<SystemTime> {
@@ -44,25 +54,25 @@ impl Clock {
 }
 
 /// A store to be tested, on a clock that stands still.
-struct Bench {
-    store: Arc<dyn Store>,
-    clock: Clock,
+pub struct Bench {
+    pub store: Arc<dyn Store>,
+    pub clock: Clock,
     _folder: Option<tempfile::TempDir>,
 }
 
 impl Bench {
-    fn memory() -> Self {
+    pub fn memory() -> Self {
         let clock = Clock::new();
         Self { store: Arc::new(Memory::with_clock(Limits::default(), clock.now())), clock, _folder: None }
     }
 
-    fn redis() -> Self {
+    pub fn redis() -> Self {
         let clock = Clock::new();
         let store = Redis::with_clock(&server::shared().settings(), clock.now()).unwrap();
         Self { store: Arc::new(server::up(store)), clock, _folder: None }
     }
 
-    fn file() -> Self {
+    pub fn file() -> Self {
         let clock = Clock::new();
         let folder = tempfile::tempdir().unwrap();
         let store = open(&folder.path().join("state.db"), &clock);

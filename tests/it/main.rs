@@ -36,4 +36,6 @@ mod tls;
 mod token_service;
 mod upstreams;
 mod validate;
+mod webhooks;
+mod webhooks_once;
 mod websocket;

@@ -80,6 +80,17 @@ impl Store for Fragile {
     fn replace<'a>(&'a self, space: Space, key: &'a str, expected: &'a [u8], value: Vec<u8>) -> Pending<'a, bool> {
         self.or_fail(|| self.inner.replace(space, key, expected, value))
     }
+    fn exchange<'a>(
+        &'a self,
+        space: Space,
+        key: &'a str,
+        expected: &'a [u8],
+        value: Vec<u8>,
+        expires: Option<SystemTime>,
+    ) -> Pending<'a, bool> {
+        self.or_fail(|| self.inner.exchange(space, key, expected, value, expires))
+    }
+
     fn take<'a>(&'a self, space: Space, key: &'a str) -> Pending<'a, Option<Vec<u8>>> {
         self.or_fail(|| self.inner.take(space, key))
     }

@@ -55,7 +55,7 @@ impl Double {
 impl Limiter for Double {
     fn draw<'a>(&'a self, key: Key<'a>, rates: &'a Rates, ask: Ask) -> Pending<'a, Drawn> {
         Box::pin(async move {
-            if key != availability::PROBE_KEY {
+            if key != PROBE_KEY {
                 self.asked.fetch_add(1, Ordering::Relaxed);
             }
             let delay = *self.delay.lock().unwrap();
@@ -69,7 +69,7 @@ impl Limiter for Double {
                 return Err(LimiterError("as it was told".into()));
             }
             let mut used = self.used.lock().unwrap();
-            if key == availability::PROBE_KEY {
+            if key == PROBE_KEY {
                 return Ok(model::draw(&mut 0.0, rates, ask));
             }
             Ok(model::draw(&mut used, rates, ask))

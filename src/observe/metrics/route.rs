@@ -9,6 +9,7 @@ use prometheus::proto::MetricFamily;
 
 use super::named::Lease;
 use super::series::{ByCode, ByStatus, Durations, counter, counters, gauge, gauges, histograms, load};
+use super::webhooks::Webhooks;
 
 /// The labels of methods; every method that is not listed counts as the last.
 const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "other"];
@@ -23,6 +24,7 @@ pub struct RouteMetrics {
     refused: ByCode,
     /// By filter, kind of credential and reason.
     decided: ByCode<[&'static str; 3]>,
+    pub(super) webhooks: Webhooks,
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     _lease: Option<Lease<String, RouteMetrics>>,
@@ -37,10 +39,15 @@ impl RouteMetrics {
             in_flight: AtomicI64::new(0),
             refused: ByCode::default(),
             decided: ByCode::default(),
+            webhooks: Webhooks::default(),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             _lease: lease,
         }
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.name
     }
 
     /// A request began; it ends when the guard is dropped, however that comes.

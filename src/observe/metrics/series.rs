@@ -9,14 +9,35 @@ use std::time::Duration;
 
 use prometheus::proto::{Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
-/// Upper bounds of the duration buckets, in microseconds: 1 ms to 30 s.
-const BOUNDS_MICROS: [u64; 14] = [
+/// Upper bounds of duration buckets, in microseconds.
+type Bounds = [u64; 14];
+
+/// 1 ms to 30 s.
+const SHORT: Bounds = [
     1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
     10_000_000, 30_000_000,
 ];
 
+/// 5 ms to a day: of what may be tried again for long.
+const LONG: Bounds = [
+    5_000,
+    10_000,
+    25_000,
+    50_000,
+    100_000,
+    500_000,
+    1_000_000,
+    5_000_000,
+    30_000_000,
+    120_000_000,
+    600_000_000,
+    3_600_000_000,
+    21_600_000_000,
+    86_400_000_000,
+];
+
 /// One more than the bounds: what took longer than the last.
-const BUCKETS: usize = BOUNDS_MICROS.len() + 1;
+const BUCKETS: usize = SHORT.len() + 1;
 
 pub(super) const STATUS_CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "other"];
 
@@ -76,16 +97,31 @@ impl<K: Copy + PartialEq> ByCode<K> {
 }
 
 /// A histogram of durations: two atomic adds an observation.
-#[derive(Default)]
 pub(super) struct Durations {
+    bounds: &'static Bounds,
     buckets: [AtomicU64; BUCKETS],
     sum_micros: AtomicU64,
 }
 
+impl Default for Durations {
+    fn default() -> Self {
+        Self::within(&SHORT)
+    }
+}
+
 impl Durations {
+    /// For what may take a day.
+    pub(super) fn long() -> Self {
+        Self::within(&LONG)
+    }
+
+    fn within(bounds: &'static Bounds) -> Self {
+        Self { bounds, buckets: Default::default(), sum_micros: AtomicU64::new(0) }
+    }
+
     pub(super) fn observe(&self, duration: Duration) {
         let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        let place = BOUNDS_MICROS.partition_point(|bound| *bound < micros);
+        let place = self.bounds.partition_point(|bound| *bound < micros);
         if let Some(bucket) = self.buckets.get(place) {
             bucket.fetch_add(1, Ordering::Relaxed);
         }
@@ -100,7 +136,7 @@ impl Durations {
         }
         let mut so_far = 0_u64;
         // The encoder adds the last bucket, `+Inf`, by itself.
-        let shown = BOUNDS_MICROS.iter().zip(&self.buckets).map(|(bound, count)| {
+        let shown = self.bounds.iter().zip(&self.buckets).map(|(bound, count)| {
             so_far = so_far.saturating_add(load(count)).min(total);
             let mut bucket = Bucket::default();
             bucket.set_upper_bound(*bound as f64 / 1e6);

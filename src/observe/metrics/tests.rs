@@ -1,3 +1,5 @@
+mod webhooks;
+
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread;

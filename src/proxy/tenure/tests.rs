@@ -111,7 +111,8 @@ impl Site {
             let identity = Arc::clone(&gateway.identity);
             gateway.put_first(ByPath { identity, close_on, ends });
         });
-        let options = EngineOptions { live: Arc::clone(&live), metrics: Arc::clone(&metrics), access_log: None };
+        let (access_log, webhook_log) = (None, None);
+        let options = EngineOptions { live: Arc::clone(&live), metrics: Arc::clone(&metrics), access_log, webhook_log };
         let engine = Arc::new(Engine::new(options));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

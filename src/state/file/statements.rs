@@ -47,6 +47,14 @@ pub fn execute(connection: &Connection, operation: &Operation, now: i64) -> rusq
             )?
             .execute(params![space.0, key, expected, value, now])
             .map(|rows| Answer::Done(rows == 1)),
+        // What ends in the past is removed by the next sweep.
+        Operation::Exchange { space, key, expected, value, expires } => connection
+            .prepare_cached(
+                "UPDATE entries SET value = ?4, expires = ?6
+                 WHERE space = ?1 AND key = ?2 AND value = ?3 AND ifnull(expires > ?5, 1)",
+            )?
+            .execute(params![space.0, key, expected, value, now, expires])
+            .map(|rows| Answer::Done(rows == 1)),
         Operation::Take(space, key) => connection
             .prepare_cached(
                 "DELETE FROM entries WHERE space = ?1 AND key = ?2 AND ifnull(expires > ?3, 1) RETURNING value",

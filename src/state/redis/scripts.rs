@@ -27,6 +27,7 @@ macro_rules! script {
 pub static PUT: Script = script!("entry", "put");
 pub static INSERT: Script = script!("entry", "insert");
 pub static REPLACE: Script = script!("entry", "replace");
+pub static EXCHANGE: Script = script!("entry", "exchange");
 pub static TAKE: Script = script!("entry", "take");
 pub static SPEND: Script = script!("entry", "spend");
 pub static GIVE_BACK: Script = script!("entry", "give_back");

@@ -101,6 +101,21 @@ impl Store for Redis {
         })
     }
 
+    fn exchange<'a>(
+        &'a self,
+        space: Space,
+        key: &'a str,
+        expected: &'a [u8],
+        value: Vec<u8>,
+        expires: Option<SystemTime>,
+    ) -> Pending<'a, bool> {
+        Box::pin(async move {
+            check(key, &value)?;
+            let call = self.on(&scripts::EXCHANGE, space, key).with(expected).with(value);
+            self.ask(Lane::Other, call.with(end(expires))).await
+        })
+    }
+
     fn take<'a>(&'a self, space: Space, key: &'a str) -> Pending<'a, Option<Vec<u8>>> {
         Box::pin(async move { self.ask(Lane::Other, self.on(&scripts::TAKE, space, key)).await })
     }

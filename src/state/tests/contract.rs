@@ -39,7 +39,9 @@ contract![
     a_replaced_value_ends_when_the_old_one_would_have,
     a_list_is_ordered_and_goes_on_behind_a_key,
     what_is_too_large_is_refused,
+    exchange_wants_what_was_expected_and_sets_another_end,
     of_a_hundred_inserts_one_wins,
+    of_a_hundred_exchanges_one_wins,
     of_a_hundred_takes_one_wins,
     of_a_hundred_replacements_one_wins,
     a_counter_takes_what_fits,
@@ -134,6 +136,51 @@ async fn a_replaced_value_ends_when_the_old_one_would_have(bench: Bench) {
     assert_eq!(store.get(SPACE, "a").await.unwrap(), Some(b"2".to_vec()));
     bench.clock.forward(1);
     assert_eq!(store.get(SPACE, "a").await.unwrap(), None);
+}
+
+async fn exchange_wants_what_was_expected_and_sets_another_end(bench: Bench) {
+    let (store, clock) = (&bench.store, &bench.clock);
+    assert!(!store.exchange(SPACE, "a", b"", b"1".to_vec(), None).await.unwrap(), "there is none");
+    store.put(SPACE, "a", b"1".to_vec(), clock.later(10)).await.unwrap();
+    assert!(!store.exchange(SPACE, "a", b"2", b"3".to_vec(), None).await.unwrap());
+    assert!(store.exchange(SPACE, "a", b"1", b"2".to_vec(), clock.later(20)).await.unwrap());
+    clock.forward(19);
+    assert_eq!(store.get(SPACE, "a").await.unwrap(), Some(b"2".to_vec()), "longer than the old one");
+    assert!(store.exchange(SPACE, "a", b"2", b"2".to_vec(), clock.later(1)).await.unwrap(), "by the same");
+    assert!(store.exchange(SPACE, "a", b"2", b"3".to_vec(), None).await.unwrap());
+    clock.forward(1_000_000);
+    assert!(store.exchange(SPACE, "a", b"3", b"4".to_vec(), clock.later(1)).await.unwrap(), "it had no end");
+    clock.forward(1);
+    assert_eq!(store.get(SPACE, "a").await.unwrap(), None);
+    assert!(!store.exchange(SPACE, "a", b"4", b"5".to_vec(), None).await.unwrap(), "it has ended");
+    // What ends in the past is gone, and its place is free.
+    store.put(SPACE, "a", b"1".to_vec(), None).await.unwrap();
+    assert!(store.exchange(SPACE, "a", b"1", b"2".to_vec(), Some(std::time::UNIX_EPOCH)).await.unwrap());
+    assert_eq!(store.get(SPACE, "a").await.unwrap(), None);
+    assert!(keys(&**store, None, 10).await.is_empty());
+    assert!(store.insert(SPACE, "a", b"3".to_vec(), None).await.unwrap());
+    assert!(store.exchange(SPACE, "a", b"3", vec![7; VALUE_BYTES_MAX + 1], None).await.is_err());
+    assert_eq!(store.get(SPACE, "a").await.unwrap(), Some(b"3".to_vec()));
+}
+
+async fn of_a_hundred_exchanges_one_wins(bench: Bench) {
+    bench.store.put(SPACE, "a", b"free".to_vec(), None).await.unwrap();
+    let end = bench.clock.later(1000);
+    let tasks: Vec<_> = (0..AT_ONCE)
+        .map(|number| {
+            let store = Arc::clone(&bench.store);
+            tokio::spawn(async move {
+                let value = number.to_string().into_bytes();
+                store.exchange(SPACE, "a", b"free", value, end).await.unwrap().then_some(number)
+            })
+        })
+        .collect();
+    let mut winners = Vec::new();
+    for task in tasks {
+        winners.extend(task.await.unwrap());
+    }
+    assert_eq!(winners.len(), 1);
+    assert_eq!(bench.store.get(SPACE, "a").await.unwrap(), Some(winners[0].to_string().into_bytes()));
 }
 
 async fn a_list_is_ordered_and_goes_on_behind_a_key(bench: Bench) {

@@ -14,6 +14,7 @@ enum Act {
     Put(u8, Option<u64>),
     Insert(u8, Option<u64>),
     Replace(u8, u8),
+    Exchange(u8, u8, Option<u64>),
     Take,
     List(usize),
     Pass(u64),
@@ -24,7 +25,8 @@ fn act() -> impl Strategy<Value = (bool, u8, Act)> {
     let act = prop_oneof![
         Just(Act::Get),
         (0_u8..4, end.clone()).prop_map(|(value, end)| Act::Put(value, end)),
-        (0_u8..4, end).prop_map(|(value, end)| Act::Insert(value, end)),
+        (0_u8..4, end.clone()).prop_map(|(value, end)| Act::Insert(value, end)),
+        (0_u8..4, 0_u8..4, end).prop_map(|(old, new, end)| Act::Exchange(old, new, end)),
         (0_u8..4, 0_u8..4).prop_map(|(old, new)| Act::Replace(old, new)),
         Just(Act::Take),
         (0_usize..6).prop_map(Act::List),
@@ -82,6 +84,14 @@ async fn run(bench: &Bench, acts: Vec<(bool, u8, Act)>) -> Result<(), TestCaseEr
                 prop_assert_eq!(won, there.is_some_and(|(value, _)| value == old));
                 if let Some((_, end)) = there.filter(|_| won) {
                     model.entries.insert(place, (new, end));
+                }
+            }
+            Act::Exchange(old, new, after) => {
+                let end = after.and_then(|after| bench.clock.later(after));
+                let won = store.exchange(space, &key, &[old], vec![new], end).await.unwrap();
+                prop_assert_eq!(won, there.is_some_and(|(value, _)| value == old));
+                if won {
+                    model.entries.insert(place, (new, model.end(after)));
                 }
             }
             Act::Take => {

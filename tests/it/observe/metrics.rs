@@ -129,8 +129,8 @@ async fn gauges_go_up_and_down() {
 }
 
 /// Metrics that show only where their feature is in use: in `tls.rs`, in the tests of `proxy/tenure.rs`, in `issuers.rs`, in
-/// `concurrency.rs`, in `limits/rate_limit.rs`.
-const ELSEWHERE: [&str; 10] = [
+/// `concurrency.rs`, in `limits/rate_limit.rs`, in `webhooks.rs`, in the tests of `observe/metrics.rs`.
+const ELSEWHERE: [&str; 22] = [
     "tollgate_tls_handshakes_failed_total",
     "tollgate_websockets_closed_total",
     "tollgate_jwks_fetches_total",
@@ -141,6 +141,18 @@ const ELSEWHERE: [&str; 10] = [
     "tollgate_concurrency_wait_seconds",
     "tollgate_concurrency_waiting",
     "tollgate_rate_limit_total",
+    "tollgate_webhooks_total",
+    "tollgate_webhooks_accepted_total",
+    "tollgate_inbox_stored_total",
+    "tollgate_inbox_refused_total",
+    "tollgate_inbox_delivered_total",
+    "tollgate_inbox_retried_total",
+    "tollgate_inbox_dead_total",
+    "tollgate_inbox_delivery_seconds",
+    "tollgate_inbox_messages",
+    "tollgate_inbox_bytes",
+    "tollgate_inbox_oldest_seconds",
+    "tollgate_inbox_paused",
 ];
 
 #[tokio::test(flavor = "multi_thread")]

@@ -88,6 +88,17 @@ impl Store for Faulty {
         self.inner.replace(space, key, expected, value)
     }
 
+    fn exchange<'a>(
+        &'a self,
+        space: Space,
+        key: &'a str,
+        expected: &'a [u8],
+        value: Vec<u8>,
+        expires: Option<SystemTime>,
+    ) -> Pending<'a, bool> {
+        self.inner.exchange(space, key, expected, value, expires)
+    }
+
     fn take<'a>(&'a self, space: Space, key: &'a str) -> Pending<'a, Option<Vec<u8>>> {
         self.inner.take(space, key)
     }

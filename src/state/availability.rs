@@ -6,10 +6,7 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use crate::buckets::Key;
 use crate::clock;
-use crate::rates::Rates;
-use crate::types;
 
 /// How often a store that failed is asked again.
 pub const PROBE_INTERVAL: Duration = Duration::from_millis(100);
@@ -17,22 +14,25 @@ pub const PROBE_INTERVAL: Duration = Duration::from_millis(100);
 const TRUST_AFTER: Duration = Duration::from_secs(60);
 /// Good answers in a row that a store needs at most which fails again and again.
 const PROOFS_MAX: u32 = 64;
-/// The bucket that is asked for to find out. No limit has it: names hold no parentheses.
-pub const PROBE_KEY: Key<'_> = Key { bucket: "(probe)", who: "" };
-
-/// The rates of that bucket: it never runs out.
-pub fn probe_rates() -> Option<Rates> {
-    Rates::new([types::Rate { count: 1_000_000, per: Duration::from_secs(1) }], None)
+/// What operators read of episodes.
+#[derive(Clone, Copy, Debug)]
+pub struct Words {
+    /// When one begins.
+    pub failed: &'static str,
+    /// When it is over.
+    pub again: &'static str,
 }
 
 /// Episodes in which the store cannot be reached.
 pub struct Availability {
     /// How often a store that failed is asked again.
     interval: Duration,
+    words: Words,
     /// How often it became unreachable or reachable again. Odd: it cannot be reached.
     changes: AtomicU64,
     errors: AtomicU64,
     begun: Notify,
+    ended: Notify,
 }
 
 /// How it was at one moment.
@@ -46,8 +46,15 @@ impl Noted {
 }
 
 impl Availability {
-    pub fn new(interval: Duration) -> Self {
-        Self { interval, changes: AtomicU64::new(0), errors: AtomicU64::new(0), begun: Notify::new() }
+    pub fn new(interval: Duration, words: Words) -> Self {
+        Self {
+            interval,
+            words,
+            changes: AtomicU64::new(0),
+            errors: AtomicU64::new(0),
+            begun: Notify::new(),
+            ended: Notify::new(),
+        }
     }
 
     pub fn noted(&self) -> Noted {
@@ -70,12 +77,19 @@ impl Availability {
         let begins =
             noted.is_up() && self.changes.compare_exchange(noted.0, next, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if begins {
-            warn!(
-                why,
-                "shared limits cannot be kept: the state store failed. Look at Redis and the way to it; \
-                 until it answers, each limit goes by its `on_store_error`"
-            );
+            warn!(why, "{}", self.words.failed);
             self.begun.notify_one();
+        }
+    }
+
+    /// Waits for the end of an episode, where there is one.
+    pub async fn up(&self) {
+        loop {
+            let ended = self.ended.notified();
+            if self.is_up() {
+                return;
+            }
+            ended.await;
         }
     }
 
@@ -100,15 +114,12 @@ impl Availability {
                 };
             }
             self.changes.fetch_add(1, Ordering::Relaxed);
+            self.ended.notify_waiters();
             let now = clock::now();
             ended = Some(now);
             let total = without();
             let decisions = total.saturating_sub(std::mem::replace(&mut before, total));
-            info!(
-                lasted = ?now.saturating_duration_since(began),
-                decisions,
-                "shared limits are kept again: the state store answers"
-            );
+            info!(lasted = ?now.saturating_duration_since(began), decisions, "{}", self.words.again);
         }
     }
 }
@@ -120,6 +131,7 @@ mod tests {
     use std::sync::Arc;
 
     const INTERVAL: Duration = Duration::from_millis(1);
+    const WORDS: Words = Words { failed: "away", again: "back" };
 
     /// What a store does that answers, for as long as the test takes.
     async fn looked_after(availability: &Availability, probes: &Cell<u32>, test: impl Future<Output = ()>) {
@@ -133,15 +145,9 @@ mod tests {
         }
     }
 
-    async fn reachable_again(availability: &Availability) {
-        while !availability.is_up() {
-            tokio::time::sleep(INTERVAL).await;
-        }
-    }
-
     #[test]
     fn one_of_several_failures_begins_an_episode() {
-        let availability = Arc::new(Availability::new(INTERVAL));
+        let availability = Arc::new(Availability::new(INTERVAL, WORDS));
         let noted = availability.noted();
         let threads: Vec<_> = (0..8)
             .map(|_| {
@@ -159,10 +165,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_was_asked_before_an_episode_ended_begins_no_new_one() {
-        let availability = Availability::new(INTERVAL);
+        let availability = Availability::new(INTERVAL, WORDS);
         let late = availability.noted();
         availability.failed(late, "test");
-        looked_after(&availability, &Cell::new(0), reachable_again(&availability)).await;
+        looked_after(&availability, &Cell::new(0), availability.up()).await;
         availability.failed(late, "late");
         assert!(availability.is_up());
         availability.failed(availability.noted(), "again");
@@ -171,13 +177,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_store_that_fails_again_and_again_has_to_prove_itself() {
-        let availability = Availability::new(INTERVAL);
+        let availability = Availability::new(INTERVAL, WORDS);
         let probes = Cell::new(0);
         let flap = async {
             for expected in [1, 2, 4, 8, 16, 32, 64, 64] {
                 probes.set(0);
                 availability.failed(availability.noted(), "test");
-                reachable_again(&availability).await;
+                availability.up().await;
                 assert_eq!(probes.get(), expected);
             }
         };

@@ -4,6 +4,11 @@
 //! nothing that the backend survives. A worker claims it, delivers it, and settles the claim. Whoever claims a message may
 //! die before that, so a message may be delivered more than once: [`Claimed::attempt`] tells.
 
+mod file;
+mod packed;
+#[cfg(test)]
+mod tests;
+
 use std::pin::Pin;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
@@ -11,6 +16,11 @@ use std::time::{Duration, SystemTime};
 use bytes::Bytes;
 
 use crate::state::StoreError;
+
+pub use file::File;
+
+/// Most entries that [`Queue::list`] gives at once.
+pub const LIST_MAX: usize = 1000;
 
 /// What a [`Queue`] returns.
 pub type Pending<'a, T> = Pin<Box<dyn Future<Output = Result<T, StoreError>> + Send + 'a>>;
@@ -38,6 +48,25 @@ pub struct Message {
     pub target: String,
     pub fields: Vec<(String, Vec<u8>)>,
     pub body: Bytes,
+}
+
+impl Message {
+    /// What it takes of [`Bounds::bytes_max`]: the text of its head, and its body.
+    pub fn bytes(&self) -> u64 {
+        self.head_bytes().saturating_add(long(self.body.len()))
+    }
+
+    fn head_bytes(&self) -> u64 {
+        let text = [&self.id, &self.delivery, &self.request_id, &self.route, &self.method, &self.target];
+        let options = [&self.order, &self.provider].into_iter().flatten();
+        let text = text.into_iter().chain(options).map(String::len);
+        let fields = self.fields.iter().map(|(name, value)| name.len().saturating_add(value.len()));
+        long(text.chain(fields).fold(0, usize::saturating_add))
+    }
+}
+
+fn long(length: usize) -> u64 {
+    u64::try_from(length).unwrap_or(u64::MAX)
 }
 
 /// How much an inbox holds at most. Dead messages count.
@@ -69,7 +98,9 @@ pub struct Claimed {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {
     pub messages: Vec<Claimed>,
-    /// When the next delayed message, or claim that has run out, is due. `None`: none is known.
+    /// When to ask again, unless [`Queue::changed`] comes first: when the next delayed message is due, or the next claim runs
+    /// out; at once, when more could have been claimed if they were not so large. It says nothing of messages beyond as
+    /// many as were asked for. `None`: no time is known.
     pub next: Option<SystemTime>,
 }
 
@@ -128,12 +159,13 @@ pub struct Counts {
 /// Keeps messages until they are delivered. Every operation is atomic. No caller waits longer than the backend's own bound.
 ///
 /// Several gateways may work on one inbox: a message is claimed by one at a time. Of messages with the same order only the
-/// first that is neither delivered nor dead can be claimed.
+/// first that is neither delivered nor dead can be claimed, and none while another is claimed.
 pub trait Queue: Send + Sync + 'static {
     /// Stores a message; of one that is there already (by its id) nothing changes.
     fn put(&self, message: Message, bounds: Bounds) -> Pending<'_, Put>;
 
     /// Up to `most` messages that are due, the first stored first. They are the worker's for `lease`; then others get them.
+    /// Fewer when their bodies are large, but at least one.
     fn claim<'a>(&'a self, inbox: &'a str, most: usize, lease: Duration, now: SystemTime) -> Pending<'a, Claims>;
 
     /// Prolongs a claim; whether it was still held.
@@ -142,7 +174,8 @@ pub trait Queue: Send + Sync + 'static {
     /// Ends a claim. `false`: it had run out and somebody else has the message, or it is gone; nothing changes then.
     fn settle<'a>(&'a self, claimed: &'a Claimed, outcome: Outcome, now: SystemTime) -> Pending<'a, bool>;
 
-    /// Resolves when this process has put something since the last time, or made a message ready.
+    /// Resolves when this process has put something since the last time, or made a message ready, or due at another time.
+    /// It may resolve without that too. Who makes it before a claim and awaits it after that misses nothing, however many do.
     fn changed(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>>;
 
     fn counts<'a>(&'a self, inbox: &'a str, now: SystemTime) -> Pending<'a, Counts>;
@@ -150,7 +183,8 @@ pub trait Queue: Send + Sync + 'static {
     /// Names of the inboxes that hold something.
     fn inboxes(&self) -> Pending<'_, Vec<String>>;
 
-    /// Up to `limit` messages without their bodies in the order they were stored, from behind the one with the id `after` on.
+    /// Up to `limit` messages, and at most [`LIST_MAX`], without their bodies in the order they were stored, from behind the one
+    /// with the id `after` on.
     fn list<'a>(
         &'a self,
         inbox: &'a str,
@@ -162,7 +196,8 @@ pub trait Queue: Send + Sync + 'static {
 
     fn show<'a>(&'a self, inbox: &'a str, id: &'a str, now: SystemTime) -> Pending<'a, Option<Entry>>;
 
-    /// Makes a dead or delayed message ready, with all attempts before it. `false`: there is none, or a worker has it.
+    /// Makes a dead or delayed message ready, with all attempts before it: the next is its first again. `false`: there is none,
+    /// or a worker has it.
     fn replay<'a>(&'a self, inbox: &'a str, id: &'a str, now: SystemTime) -> Pending<'a, bool>;
 
     /// Removes a message. `false`: there is none, or a worker has it.

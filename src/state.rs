@@ -5,7 +5,8 @@
 //! error, not a wait. A full one is an error too; nothing is ever thrown out to make room for something else.
 
 pub mod availability;
-mod expiry;
+pub mod database;
+pub mod expiry;
 mod file;
 mod memory;
 pub mod redis;
@@ -13,8 +14,9 @@ pub mod redis;
 use std::pin::Pin;
 use std::time::SystemTime;
 
+pub use database::OpenError;
 pub use expiry::{Now, wall};
-pub use file::{File, OpenError};
+pub use file::File;
 pub use memory::{Limits, Memory};
 pub use redis::Redis;
 

@@ -7,34 +7,48 @@ use std::time::Duration;
 
 use rusqlite::{Connection, ErrorCode, OpenFlags};
 
-use super::statements::SCHEMA;
+/// Which database it is.
+pub struct Format {
+    /// What it is to operators.
+    pub name: &'static str,
+    /// Marks a file as one of this kind.
+    pub application_id: i32,
+    /// Of the tables.
+    pub version: i32,
+    /// The tables, in SQL.
+    pub schema: &'static str,
+    /// Largest file, in pages of 4 KiB.
+    pub pages_max: i64,
+}
 
-/// Marks a database as one of this gateway: `TOLL`.
-const APPLICATION_ID: i32 = 0x544f_4c4c;
-/// Version of the tables.
-const VERSION: i32 = 1;
 /// How long another process may take to let go of the file: the one that this one takes over from.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
-/// Largest file, in pages of 4 KiB: 1 GiB.
-const PAGES_MAX: i64 = 262_144;
+/// Where the write-ahead log is cut off after a transaction that was larger.
+const LOG_BYTES_KEPT: i64 = 16 * 1024 * 1024;
 
-/// Why a file cannot be the state store, with what to do.
+/// Why a file cannot be such a database, with what to do.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot use `{path}` as the state store: {why}")]
+#[error("cannot use `{path}` as the {name}: {why}")]
 pub struct OpenError {
     path: PathBuf,
+    name: &'static str,
     why: String,
 }
 
 impl OpenError {
-    pub(super) fn new(path: &Path, why: impl Into<String>) -> Self {
-        Self { path: path.to_owned(), why: why.into() }
+    pub fn new(path: &Path, name: &'static str, why: impl Into<String>) -> Self {
+        Self { path: path.to_owned(), name, why: why.into() }
     }
 }
 
-pub fn open(path: &Path) -> Result<Connection, OpenError> {
-    prepare(path).map_err(|why| OpenError::new(path, why))?;
-    connect(path).map_err(|error| OpenError::new(path, explain(&error)))
+/// Opens the database, or makes a new one. Only one process may have it open, and with one connection.
+///
+/// # Errors
+/// The path cannot be used, another process has the file open, or it is not a sound database of this kind.
+pub fn open(path: &Path, format: &Format) -> Result<Connection, OpenError> {
+    let refused = |why| OpenError::new(path, format.name, why);
+    prepare(path).map_err(refused)?;
+    connect(path, format).map_err(|error| refused(explain(&error)))
 }
 
 /// Sees to it that the file is there and that nobody but its owner can read it.
@@ -61,7 +75,7 @@ fn prepare(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn connect(path: &Path) -> rusqlite::Result<Connection> {
+fn connect(path: &Path, format: &Format) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
@@ -69,7 +83,8 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
-    connection.pragma_update(None, "max_page_count", PAGES_MAX)?;
+    connection.pragma_update(None, "max_page_count", format.pages_max)?;
+    connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
     connection.pragma_update(None, "trusted_schema", false)?;
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive)?;
     let application: i32 = transaction.pragma_query_value(None, "application_id", |row| row.get(0))?;
@@ -77,18 +92,18 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
     match (application, version, tables) {
         (0, 0, 0) => {
-            transaction.execute_batch(SCHEMA)?;
-            transaction.pragma_update(None, "application_id", APPLICATION_ID)?;
-            transaction.pragma_update(None, "user_version", VERSION)?;
+            transaction.execute_batch(format.schema)?;
+            transaction.pragma_update(None, "application_id", format.application_id)?;
+            transaction.pragma_update(None, "user_version", format.version)?;
         }
-        (APPLICATION_ID, VERSION, _) => {
+        (id, known, _) if (id, known) == (format.application_id, format.version) => {
             let sound: String = transaction.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
             if sound != "ok" {
                 return Err(refusal(format!("it is damaged ({sound}); put a backup in its place or remove it")));
             }
         }
-        (APPLICATION_ID, ..) => {
-            let message = format!("it has version {version} of the format, and this gateway knows {VERSION}");
+        (id, ..) if id == format.application_id => {
+            let message = format!("it has version {version} of the format, and this gateway knows {}", format.version);
             return Err(refusal(message));
         }
         _ => return Err(refusal("it is the database of another program".to_owned())),

@@ -6,6 +6,7 @@
 
 mod file;
 mod packed;
+mod redis;
 #[cfg(test)]
 mod tests;
 
@@ -18,6 +19,7 @@ use bytes::Bytes;
 use crate::state::StoreError;
 
 pub use file::File;
+pub use redis::RedisQueue;
 
 /// Most entries that [`Queue::list`] gives at once.
 pub const LIST_MAX: usize = 1000;

@@ -11,7 +11,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 
+use super::redis::tests as redis;
 use super::{Bounds, Claimed, Claims, Counts, File, Message, Outcome, Put, Queue};
+use crate::state::tests::server;
 
 const INBOX: &str = "orders";
 const OTHER: &str = "builds";
@@ -37,6 +39,11 @@ impl Bench {
     fn file_in(folder: tempfile::TempDir) -> Self {
         let queue = open(&folder.path().join("inbox.db"));
         Self { queue: Arc::new(queue), folder: Some(folder) }
+    }
+
+    async fn redis() -> Self {
+        let queue = redis::timeless(&server::shared().settings()).await;
+        Self { queue: Arc::new(queue), folder: None }
     }
 
     async fn put(&self, message: Message) {

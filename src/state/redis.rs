@@ -8,8 +8,8 @@
 
 mod connect;
 mod limiter;
-mod link;
-mod scripts;
+pub(crate) mod link;
+pub(crate) mod scripts;
 mod settings;
 mod store;
 
@@ -19,9 +19,14 @@ use ::redis;
 use tokio::sync::watch;
 
 use super::expiry::{self, Now};
-use link::{Failure, Lane, Link};
+use link::{Lane, Link, Terms};
 
 pub use settings::{RedisForm, RedisSettings, Server, Settings};
+
+/// How long an operation may take that no request's decision depends on, and how long a server may hang.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Whether the server takes writes. The mark stays for a minute.
+const PROBE: &str = "return redis.call('SET', KEYS[1], '1', 'PX', 60000)";
 
 /// A server that several gateways share.
 pub struct Redis {
@@ -33,7 +38,7 @@ pub struct Redis {
 /// Why a server cannot be used, whether it is there or not.
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("cannot use Redis as the state store: {0}")]
-pub struct OpenError(String);
+pub struct OpenError(pub(crate) String);
 
 impl Redis {
     /// Begins to connect, and does not wait for it: [`Redis::ready`] does.
@@ -45,7 +50,15 @@ impl Redis {
     }
 
     pub(super) fn with_clock(settings: &Settings, now: Now) -> Result<Self, OpenError> {
-        let link = Link::open(settings).map_err(OpenError)?;
+        let terms = Terms {
+            name: "the state store",
+            connections: settings.connections,
+            timeout: settings.timeout,
+            patience: PATIENCE,
+            probe_patience: PATIENCE,
+            probe: PROBE,
+        };
+        let link = Link::open(settings, terms).map_err(OpenError)?;
         Ok(Self { link, prefix: settings.prefix.clone(), now })
     }
 
@@ -66,9 +79,6 @@ impl Redis {
     }
 
     async fn call(&self, lane: Lane, command: &redis::Cmd) -> Result<redis::Value, String> {
-        self.link.call(lane, command).await.map_err(|failure| match failure {
-            Failure::Failed(why) => why,
-            Failure::NoScript => "it does not know a script".to_owned(),
-        })
+        self.link.call(lane, command).await.map_err(|failure| failure.to_string())
     }
 }

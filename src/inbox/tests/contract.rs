@@ -20,6 +20,13 @@ macro_rules! contract {
                 super::$test(super::Bench::file()).await;
             })*
         }
+
+        mod redis {
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test(super::Bench::redis().await).await;
+            })*
+        }
     };
 }
 

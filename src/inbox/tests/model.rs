@@ -268,3 +268,11 @@ proptest! {
         })?;
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+    #[test]
+    fn redis_is_like_a_list(acts in acts()) {
+        runtime().block_on(async { checked(Bench::redis().await, acts).await.map(|_| ()) })?;
+    }
+}

@@ -27,17 +27,27 @@ const IN_FLIGHT_MAX: usize = 4096;
 const CONNECT_PATIENCE: Duration = Duration::from_secs(2);
 /// How often it is tried whether the server takes writes.
 const PROBE_INTERVAL: Duration = Duration::from_secs(1);
-/// How long a server may hang until the connection is given up.
-const PROBE_PATIENCE: Duration = Duration::from_secs(1);
-/// How long an operation may take that no request's decision depends on.
-const PATIENCE: Duration = Duration::from_secs(1);
-/// How long the mark of a probe stays, in milliseconds.
-const MARK_MS: u32 = 60_000;
+
+/// What a link is for, and what that asks of it.
+pub struct Terms {
+    /// Whom the log names.
+    pub name: &'static str,
+    /// How many connections there are for [`Lane::Decision`].
+    pub connections: usize,
+    /// How long a decision may take.
+    pub timeout: Duration,
+    /// How long any other operation may take.
+    pub patience: Duration,
+    /// How long a server may hang until the connection is given up.
+    pub probe_patience: Duration,
+    /// A script on one key of no meaning that fails while the server is of no use.
+    pub probe: &'static str,
+}
 
 /// Whose connection an operation takes.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Lane {
-    /// Small, and a request waits for it.
+    /// A request waits for it. Of the state store's, all are small.
     Decision,
     /// Anything else: a large answer must not delay a decision.
     Other,
@@ -50,6 +60,15 @@ pub enum Failure {
     NoScript,
     /// In words.
     Failed(String),
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoScript => f.write_str("it does not know a script"),
+            Self::Failed(why) => f.write_str(why),
+        }
+    }
 }
 
 /// The connections to one server.
@@ -68,7 +87,7 @@ struct Inner {
     up: watch::Sender<bool>,
     /// Why there is no connection. Also held while that is made known, so that the last word is the newest.
     why: Mutex<String>,
-    timeout: Duration,
+    terms: Terms,
     probe: Cmd,
 }
 
@@ -85,11 +104,10 @@ impl Link {
     ///
     /// # Errors
     /// No authority to verify the server by, or no thread can be started.
-    pub fn open(settings: &Settings) -> Result<Self, String> {
-        let slots = (0..=settings.connections).map(|_| ArcSwapOption::empty()).collect();
+    pub fn open(settings: &Settings, terms: Terms) -> Result<Self, String> {
+        let slots = (0..=terms.connections).map(|_| ArcSwapOption::empty()).collect();
         let mut probe = redis::cmd("EVAL");
-        probe.arg("return redis.call('SET', KEYS[1], '1', 'PX', ARGV[1])").arg(1);
-        probe.arg(format!("{}probe", settings.prefix)).arg(MARK_MS);
+        probe.arg(terms.probe).arg(1).arg(format!("{}probe", settings.prefix));
         let inner = Arc::new(Inner {
             dialer: Dialer::new(settings)?,
             slots,
@@ -97,7 +115,7 @@ impl Link {
             in_flight: AtomicUsize::new(0),
             up: watch::Sender::new(false),
             why: Mutex::new("not connected yet".to_owned()),
-            timeout: settings.timeout,
+            terms,
             probe,
         });
         let (alive, ended) = oneshot::channel();
@@ -125,7 +143,8 @@ impl Link {
 
     /// How long an operation of this lane may take.
     pub fn patience(&self, lane: Lane) -> Duration {
-        if lane == Lane::Decision { self.inner.timeout } else { PATIENCE.max(self.inner.timeout) }
+        let terms = &self.inner.terms;
+        if lane == Lane::Decision { terms.timeout } else { terms.patience.max(terms.timeout) }
     }
 
     /// Does one operation, in bounded time.
@@ -134,11 +153,18 @@ impl Link {
     /// At once when there is no connection or too much is under way; otherwise when the server does not answer in time, or
     /// with an error.
     pub async fn call(&self, lane: Lane, command: &Cmd) -> Result<Value, Failure> {
+        self.call_within(self.patience(lane), lane, command).await
+    }
+
+    /// The same, with another bound.
+    ///
+    /// # Errors
+    /// The same.
+    pub async fn call_within(&self, patience: Duration, lane: Lane, command: &Cmd) -> Result<Value, Failure> {
         let inner = &self.inner;
         let _place = Place::take(&inner.in_flight).ok_or_else(|| Failure::Failed(too_many()))?;
         let live = inner.pick(lane).ok_or_else(|| Failure::Failed(inner.why()))?;
         let mut connection = live.connection.clone();
-        let patience = self.patience(lane);
         match timeout(patience, command.query_async::<Value>(&mut connection)).await {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) if error.code() == Some("NOSCRIPT") => Err(Failure::NoScript),
@@ -227,7 +253,7 @@ impl Inner {
                 Ok((live, mut driver)) => {
                     failures = 0;
                     if slot == 1 && told {
-                        info!("the state store answers again");
+                        info!("{} answers again", self.terms.name);
                         told = false;
                     }
                     place.store(Some(Arc::clone(&live)));
@@ -243,7 +269,7 @@ impl Inner {
             failures = failures.saturating_add(1);
             // Once for each time that it is away, and by one connection for all of them.
             if slot == 1 && !told {
-                warn!(why, "the state store does not answer; it is tried again and again");
+                warn!(why, "{} does not answer; it is tried again and again", self.terms.name);
                 told = true;
             }
             tokio::time::sleep(pause(failures)).await;
@@ -285,14 +311,15 @@ impl Inner {
     async fn probe(&self, live: &Live) -> Result<(), String> {
         let mut connection = live.connection.clone();
         let mut answer = std::pin::pin!(self.probe.query_async::<Value>(&mut connection));
-        let answered = match timeout(self.timeout, &mut answer).await {
+        let answered = match timeout(self.terms.timeout, &mut answer).await {
             Ok(answered) => answered,
             Err(_) => {
                 // Nobody waits for this one until it is back.
                 live.in_doubt.store(true, Ordering::Release);
                 self.tell(Some("it hangs"));
-                let late = timeout(PROBE_PATIENCE, answer).await;
-                late.map_err(|_| format!("it did not answer within {PROBE_PATIENCE:?}"))?
+                let patience = self.terms.probe_patience;
+                let late = timeout(patience, answer).await;
+                late.map_err(|_| format!("it did not answer within {patience:?}"))?
             }
         };
         answered.map(|_| ()).map_err(|error| words(&error))

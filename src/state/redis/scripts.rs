@@ -1,6 +1,7 @@
 //! The scripts. Each is one operation, and the server does it as a whole.
 
-use std::sync::LazyLock;
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use redis::{Cmd, Script as Source, ToRedisArgs, Value};
 
@@ -9,18 +10,12 @@ use super::link::{Failure, Lane, Link};
 /// A script and the name the server has for it.
 pub struct Script {
     code: &'static str,
-    source: LazyLock<Source>,
-}
-
-macro_rules! code {
-    ($($part:literal),+) => {
-        concat!($(include_str!(concat!("scripts/", $part, ".lua"))),+)
-    };
+    source: OnceLock<Source>,
 }
 
 macro_rules! script {
     ($($part:literal),+) => {
-        Script { code: code!($($part),+), source: LazyLock::new(|| Source::new(code!($($part),+))) }
+        Script::new(concat!($(include_str!(concat!("scripts/", $part, ".lua"))),+))
     };
 }
 
@@ -41,11 +36,16 @@ pub struct Call {
     script: &'static Script,
     keys: Vec<String>,
     arguments: Vec<Vec<u8>>,
+    patience: Option<Duration>,
 }
 
 impl Script {
+    pub const fn new(code: &'static str) -> Self {
+        Self { code, source: OnceLock::new() }
+    }
+
     pub fn on<const N: usize>(&'static self, keys: [String; N]) -> Call {
-        Call { script: self, keys: keys.into(), arguments: Vec::new() }
+        Call { script: self, keys: keys.into(), arguments: Vec::new(), patience: None }
     }
 }
 
@@ -56,21 +56,29 @@ impl Call {
         self
     }
 
+    /// It may take so long, not as long as others of its lane.
+    #[must_use]
+    pub fn patient_for(mut self, patience: Duration) -> Self {
+        self.patience = Some(patience);
+        self
+    }
+
     /// Runs it. A server that does not know the script, because it was started again, is told it with the same command.
     ///
     /// # Errors
     /// What went wrong, in words. It may have happened nevertheless.
     pub async fn run(&self, link: &Link, lane: Lane) -> Result<Value, String> {
+        let patience = self.patience.unwrap_or_else(|| link.patience(lane));
         let mut known = redis::cmd("EVALSHA");
-        known.arg(self.script.source.get_hash());
-        match link.call(lane, &self.complete(known)).await {
+        known.arg(self.script.source.get_or_init(|| Source::new(self.script.code)).get_hash());
+        match link.call_within(patience, lane, &self.complete(known)).await {
             Err(Failure::NoScript) => {}
             Err(Failure::Failed(why)) => return Err(why),
             Ok(value) => return Ok(value),
         }
         let mut told = redis::cmd("EVAL");
         told.arg(self.script.code);
-        match link.call(lane, &self.complete(told)).await {
+        match link.call_within(patience, lane, &self.complete(told)).await {
             Ok(value) => Ok(value),
             Err(Failure::Failed(why)) => Err(why),
             Err(Failure::NoScript) => Err("it does not take scripts".to_owned()),

@@ -6,6 +6,7 @@
 //! (a key set, a resolver) happens beside the request path.
 
 mod body;
+mod inbox;
 mod json;
 mod limits;
 
@@ -17,7 +18,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 
 use crate::context::Context;
-use crate::head::{HeaderName, RequestHead, ResponseHead};
+use crate::head::{HeaderName, RequestHead, ResponseHead, StatusCode};
 use crate::identity::{Identity, TokenService};
 use crate::inbox::Inboxes;
 use crate::limits::Limits;
@@ -28,6 +29,7 @@ use crate::template::{FieldTemplate, Template};
 use crate::yaml::{Located, Node, Place, Problem, decode};
 
 pub use body::BodyFilter;
+pub use inbox::{InboxUse, Terms};
 pub use json::{json_body, no_credentials_in_query};
 pub use limits::{Counts, Limit, QuotaCounts};
 
@@ -140,6 +142,11 @@ pub trait AsyncHandler: Send + Sync + 'static {
     /// `body_max` of the route counts too.
     fn body_bytes_max(&self) -> usize;
 
+    /// The status of its answer when all is well, for `tollgate test` and `explain`, where nothing is waited for.
+    fn status(&self) -> StatusCode {
+        StatusCode::OK
+    }
+
     /// The answer, or a refusal. Must end in bounded time.
     fn answer<'a>(&'a self, request: &'a dyn RequestHead, body: Bytes, context: &'a Context) -> Answering<'a>;
 }
@@ -184,6 +191,7 @@ pub struct Compiler {
     bucket: Option<BucketUse>,
     shared_bucket: Option<BucketUse>,
     limit: Option<Limit>,
+    inbox: Option<InboxUse>,
     number: u64,
     owner: String,
     known: Known,
@@ -202,6 +210,8 @@ pub struct Known {
     pub inboxes: Arc<Inboxes>,
     /// Gateways share their state: limits are kept where all of them look.
     pub is_shared: bool,
+    /// State outlives the process: messages can be stored.
+    pub keeps_messages: bool,
 }
 
 /// How a limit uses its bucket. Several may use one, in the same way.
@@ -227,7 +237,8 @@ pub enum Calling {
 
 impl Compiler {
     /// `place` is where the filter or handler stands in YAML; `owner` is unique to the entry of the list and stays the same
-    /// when others change: `chain:api`, `route:tasks.read`, `defaults`, with `#2` behind the second of its kind.
+    /// when others change: `chain:api`, `route:tasks.read`, `defaults`, with `#2` behind the second of its kind; of a handler
+    /// the name of its route.
     pub fn at(place: Place, owner: String, known: &Known) -> Self {
         Self { place: Some(place), owner, number: known.limits.number(), known: known.clone(), ..Self::default() }
     }
@@ -382,6 +393,7 @@ impl Compiler {
             bucket: self.bucket,
             shared_bucket: self.shared_bucket,
             limit: self.limit,
+            inbox: self.inbox,
             number: self.number,
         }
     }
@@ -402,6 +414,8 @@ pub struct Findings {
     pub shared_bucket: Option<BucketUse>,
     /// What it limits.
     pub limit: Option<Limit>,
+    /// The inbox it fills.
+    pub inbox: Option<InboxUse>,
     /// The number of the filter.
     pub number: u64,
 }

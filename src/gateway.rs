@@ -6,6 +6,7 @@ mod chains;
 mod compile;
 mod expectations;
 mod identity;
+mod inboxes;
 mod listeners;
 mod logs;
 mod matching;
@@ -40,6 +41,7 @@ use crate::upstream::Upstream;
 use crate::yaml::{Place, Sources};
 
 pub use compile::compile;
+pub use inboxes::Inbox;
 pub use listeners::{Listener, Tls};
 
 /// What all snapshots of a process have in common.
@@ -54,12 +56,14 @@ pub struct Services {
 
 impl Services {
     pub fn new(metrics: Arc<Metrics>) -> Self {
+        let inboxes = Inboxes::default();
+        inboxes.attach_metrics(Arc::clone(&metrics));
         Self {
             metrics,
             identity: Arc::default(),
             limits: Arc::default(),
             replay: Arc::default(),
-            inboxes: Arc::default(),
+            inboxes: Arc::new(inboxes),
         }
     }
 }
@@ -85,6 +89,7 @@ pub struct Gateway {
     /// Stands for what no route matches: only the default filters.
     fallback: Arc<Route>,
     upstreams: Vec<Arc<Upstream>>,
+    inboxes: Vec<Arc<Inbox>>,
 }
 
 /// What belongs to the gateway as a whole.
@@ -213,6 +218,10 @@ impl Gateway {
 
     pub fn upstreams(&self) -> &[Arc<Upstream>] {
         &self.upstreams
+    }
+
+    pub fn inboxes(&self) -> &[Arc<Inbox>] {
+        &self.inboxes
     }
 
     /// Whether this peer's word about the client is believed.

@@ -5,6 +5,7 @@
 
 mod api_keys;
 mod health;
+mod inbox;
 mod login;
 mod logout;
 mod redirect;
@@ -25,6 +26,7 @@ use crate::yaml::Node;
 pub static HANDLERS: &[Entry] = &[
     Entry::of::<api_keys::ApiKeysSettings>(),
     Entry::of::<health::HealthSettings>(),
+    Entry::of::<inbox::InboxSettings>(),
     Entry::of::<login::LoginSettings>(),
     Entry::of::<logout::LogoutSettings>(),
     Entry::of::<redirect::RedirectSettings>(),

@@ -6,7 +6,10 @@
 //! Field names are case-insensitive ([RFC 9110 §5.1](https://www.rfc-editor.org/rfc/rfc9110#section-5.1)); values
 //! are bytes. A field may occur more than once: [`Headers::get`] gives the first occurrence.
 
+mod path;
+
 pub use http::{HeaderName, HeaderValue, Method, StatusCode};
+pub use path::is_normal_path;
 
 /// Header fields, of a request or of a response.
 pub trait Headers: Send + Sync {

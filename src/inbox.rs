@@ -4,6 +4,7 @@
 //! nothing that the backend survives. A worker claims it, delivers it, and settles the claim. Whoever claims a message may
 //! die before that, so a message may be delivered more than once: [`Claimed::attempt`] tells.
 
+mod account;
 mod file;
 mod packed;
 mod redis;
@@ -16,8 +17,11 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 
+use crate::observe::metrics::Metrics;
+use crate::observe::webhooks::WebhookLog;
 use crate::state::StoreError;
 
+pub use account::{Account, Fate, Names};
 pub use file::File;
 pub use redis::RedisQueue;
 
@@ -210,12 +214,24 @@ pub trait Queue: Send + Sync + 'static {
 #[derive(Default)]
 pub struct Inboxes {
     queue: OnceLock<Arc<dyn Queue>>,
+    metrics: OnceLock<Arc<Metrics>>,
+    log: OnceLock<Arc<WebhookLog>>,
 }
 
 impl Inboxes {
     /// Hands in where messages are kept, once it is open. The first one stays.
     pub fn attach(&self, queue: Arc<dyn Queue>) {
         let _ = self.queue.set(queue);
+    }
+
+    /// Hands in where messages are counted. The first one stays.
+    pub fn attach_metrics(&self, metrics: Arc<Metrics>) {
+        let _ = self.metrics.set(metrics);
+    }
+
+    /// Hands in where it is written what becomes of messages. The first one stays.
+    pub fn attach_log(&self, log: Arc<WebhookLog>) {
+        let _ = self.log.set(log);
     }
 
     /// What was handed in. In `tollgate check`, `test` and `explain` there is none.

@@ -10,6 +10,8 @@ pub mod server;
 pub mod admin;
 pub mod proxy;
 
+pub mod delivery;
+
 pub mod live;
 
 pub mod gateway;

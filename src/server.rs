@@ -20,7 +20,9 @@ use tracing::{error, info, warn};
 
 use crate::admin::{self, Admin};
 use crate::clock;
+use crate::delivery::Delivery;
 use crate::gateway::Settings;
+use crate::inbox::Inboxes;
 use crate::limits::Limits;
 use crate::live::{Cause, Live};
 use crate::observe::access::AccessLog;
@@ -37,6 +39,7 @@ use worker::Workers;
 pub struct Options {
     pub live: Arc<Live>,
     pub limits: Arc<Limits>,
+    pub inboxes: Arc<Inboxes>,
     pub replay: Arc<Replay>,
     pub metrics: Arc<Metrics>,
     pub logs: Logs,
@@ -91,7 +94,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Serves until a signal ends it. Fails when an address cannot be listened on at start.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    let Options { live, limits, replay, metrics, logs } = options;
+    let Options { live, limits, replay, inboxes, metrics, logs } = options;
     // First of all: until then a SIGHUP or SIGUSR1 would end the process.
     let mut signals = Signals::new()?;
     let settings = live.current().settings.clone();
@@ -130,23 +133,47 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     for (asked, bound) in listeners.bound() {
         info!(%asked, %bound, "listening");
     }
+    let queue = inboxes.queue().cloned();
+    let delivery = queue.map(|queue| Delivery::start(Arc::clone(&live), queue, &metrics)).transpose()?;
     control(&live, &mut listeners, &mut signals, &logs, &settings).await;
     draining.store(true, Ordering::Relaxed);
     let timeout = live.current().settings.drain_timeout;
+    drain(listeners, &admission, delivery.as_ref(), timeout, &mut signals).await;
+    stop.notify_waiters();
+    if let Some(delivery) = &delivery {
+        delivery.cut().await;
+    }
+    tokio::join!(identity.flush(), limits.quotas.flush(), replay.flush());
+    tokio::task::spawn_blocking(move || logs.flush()).await?;
+    Ok(())
+}
+
+/// Lets end what is under way, in time.
+async fn drain(
+    mut listeners: Listeners,
+    admission: &Admission,
+    delivery: Option<&Delivery>,
+    timeout: Duration,
+    signals: &mut Signals,
+) {
     info!(connections = admission.open(), ?timeout, "draining");
     let drained = async {
         listeners.close_all().await;
         admission.none_open().await;
     };
+    let drained = async { tokio::join!(drained, finish(delivery)) };
     tokio::select! {
-        () = drained => info!("drained"),
+        _ = drained => info!("drained"),
         () = tokio::time::sleep(timeout) => warn!(connections = admission.open(), "drain_timeout is over"),
         () = signals.stop() => warn!(connections = admission.open(), "told again to stop"),
     }
-    stop.notify_waiters();
-    tokio::join!(identity.flush(), limits.quotas.flush(), replay.flush());
-    tokio::task::spawn_blocking(move || logs.flush()).await?;
-    Ok(())
+}
+
+/// Waits for the deliveries under way.
+async fn finish(delivery: Option<&Delivery>) {
+    if let Some(delivery) = delivery {
+        delivery.finish().await;
+    }
 }
 
 /// What the metrics show of the key sets of the snapshot in use.

@@ -14,8 +14,8 @@ use crate::buckets::Limiter;
 use crate::config::load::Environment;
 use crate::config::{Log, LogFormat};
 use crate::gateway::{Services, preview};
-use crate::identity::Shared;
-use crate::limits::{self, Limits};
+use crate::inbox::{self, Queue, RedisQueue};
+use crate::limits;
 use crate::lines::expand_home;
 use crate::live::Live;
 use crate::observe::access::AccessLog;
@@ -23,7 +23,6 @@ use crate::observe::audit::AuditLog;
 use crate::observe::log::{self, LogHandle, LogTarget};
 use crate::observe::metrics::Metrics;
 use crate::observe::webhooks::WebhookLog;
-use crate::replay::Replay;
 use crate::server::{self, Logs};
 use crate::state::{self, Backend, Memory, Redis, Store};
 
@@ -36,11 +35,9 @@ pub fn run(config: &Path) -> ExitCode {
     let home = environment.get("HOME").map(PathBuf::from);
     let metrics = Metrics::new(usize::MAX);
     let services = Services::new(Arc::clone(&metrics));
-    let (identity, limits) = (Arc::clone(&services.identity), Arc::clone(&services.limits));
-    let replay = Arc::clone(&services.replay);
-    let permits = limits.permits.clone();
+    let permits = services.limits.permits.clone();
     metrics.show_concurrency(move || permits.samples());
-    let live = match Live::start(config.to_owned(), environment, services, preview::check_tests) {
+    let live = match Live::start(config.to_owned(), environment, services.clone(), preview::check_tests) {
         Ok(live) => live,
         Err(problems) => {
             for problem in problems {
@@ -51,11 +48,14 @@ pub fn run(config: &Path) -> ExitCode {
     };
     let opened = open_state(&live.current().settings.state, config);
     let served = opened.and_then(|state| {
-        identity.attach(Arc::clone(&state.store));
-        replay.attach(Arc::clone(&state.store));
+        services.identity.attach(Arc::clone(&state.store));
+        services.replay.attach(Arc::clone(&state.store));
+        if let Some(queue) = state.queue {
+            services.inboxes.attach(queue);
+        }
         let limiter = state.shared.clone().map(|redis| redis as Arc<dyn Limiter>);
-        limits.attach(limits::Shared { store: state.store, limiter });
-        serve(live, &identity, limits, replay, metrics, home.as_deref(), state.shared.as_deref())
+        services.limits.attach(limits::Shared { store: state.store, limiter });
+        serve(live, services, home.as_deref(), state.shared.as_deref())
     });
     match served {
         Ok(()) => ExitCode::SUCCESS,
@@ -66,15 +66,8 @@ pub fn run(config: &Path) -> ExitCode {
     }
 }
 
-fn serve(
-    live: Arc<Live>,
-    identity: &Shared,
-    limits: Arc<Limits>,
-    replay: Arc<Replay>,
-    metrics: Arc<Metrics>,
-    home: Option<&Path>,
-    shared: Option<&Redis>,
-) -> anyhow::Result<()> {
+fn serve(live: Arc<Live>, services: Services, home: Option<&Path>, shared: Option<&Redis>) -> anyhow::Result<()> {
+    let Services { metrics, identity, limits, replay, inboxes } = services;
     let settings = live.current().settings.clone();
     let log = open_log(&settings.log, home)?;
     let access_log = match &settings.access_log {
@@ -99,6 +92,7 @@ fn serve(
         None => None,
     };
     if let Some(webhook_log) = &webhook_log {
+        inboxes.attach_log(Arc::clone(webhook_log));
         let webhook_log = Arc::clone(webhook_log);
         metrics.count_webhook_log_dropped(move || webhook_log.dropped());
     }
@@ -114,7 +108,7 @@ fn serve(
             Err(error) if shared.is_some() => warn!(%error, "revocations could not be read; tokens are refused"),
             loaded => loaded?,
         }
-        server::run(server::Options { live, metrics, logs, limits, replay }).await
+        server::run(server::Options { live, metrics, logs, limits, replay, inboxes }).await
     })
 }
 
@@ -123,22 +117,27 @@ struct Opened {
     store: Arc<dyn Store>,
     /// The same, where gateways share it.
     shared: Option<Arc<Redis>>,
+    /// Where messages are kept, if they are.
+    queue: Option<Arc<dyn Queue>>,
 }
 
 /// Opens what outlives a reload. A path is relative to the folder of `gateway.yaml`.
 fn open_state(settings: &Backend, config: &Path) -> anyhow::Result<Opened> {
-    let store: Arc<dyn Store> = match settings {
-        Backend::Memory => Arc::new(Memory::new(state::Limits::default())),
+    Ok(match settings {
+        Backend::Memory => Opened { store: Arc::new(Memory::new(state::Limits::default())), shared: None, queue: None },
         Backend::File(file) => {
-            let folder = config.parent().unwrap_or(Path::new(""));
-            Arc::new(state::File::open(&folder.join(file))?)
+            let file = config.parent().unwrap_or(Path::new("")).join(file);
+            let store = Arc::new(state::File::open(&file)?);
+            // Whether there is an inbox or not: a reload may bring the first one.
+            let queue = Arc::new(inbox::File::open(&inbox::File::beside(&file))?);
+            Opened { store, shared: None, queue: Some(queue) }
         }
         Backend::Redis(settings) => {
             let redis = Arc::new(Redis::open(settings)?);
-            return Ok(Opened { store: Arc::clone(&redis) as Arc<dyn Store>, shared: Some(redis) });
+            let queue = Arc::new(RedisQueue::open(settings)?);
+            Opened { store: Arc::clone(&redis) as Arc<dyn Store>, shared: Some(redis), queue: Some(queue) }
         }
-    };
-    Ok(Opened { store, shared: None })
+    })
 }
 
 fn open_log(settings: &Log, home: Option<&Path>) -> anyhow::Result<LogHandle> {

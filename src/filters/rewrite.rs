@@ -46,7 +46,6 @@
 //!     expect: { upstream: users, target: "/v2/teams?via=gateway" }
 //! ```
 
-mod path;
 mod query;
 mod replacement;
 
@@ -57,12 +56,11 @@ use regex::{Regex, RegexBuilder};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use self::path::is_normal;
 use self::query::QueryEdits;
 use self::replacement::Replacement;
 use crate::context::Context;
 use crate::contract::{Compiler, Filter, Hooks, Settings, Step, Verdict};
-use crate::head::RequestHead;
+use crate::head::{RequestHead, is_normal_path};
 use crate::reply::{Code, Rejection};
 use crate::yaml::{Located, Problem};
 
@@ -129,7 +127,7 @@ impl Settings for RewriteSettings {
 }
 
 fn checked_prefix(text: &Located<String>, compiler: &mut Compiler) -> Option<Box<str>> {
-    if is_normal(text) && !text.ends_with('/') {
+    if is_normal_path(text) && !text.ends_with('/') {
         return Some(text.value.as_str().into());
     }
     let problem = Problem::new(text.place, format!("`{}` is no prefix of a path", text.value));
@@ -181,7 +179,7 @@ impl Filter for Rewrite {
             return Verdict::Continue;
         }
         // The head is borrowed by both parts until they are owned.
-        let target = path.filter(|path| path.len() <= PATH_BYTES_MAX && is_normal(path)).map(Cow::into_owned);
+        let target = path.filter(|path| path.len() <= PATH_BYTES_MAX && is_normal_path(path)).map(Cow::into_owned);
         let query = query.unwrap_or_else(|| request.query().map(str::to_owned));
         match target {
             Some(path) if request.set_target(&path, query.as_deref()) => Verdict::Continue,

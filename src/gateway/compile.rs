@@ -9,6 +9,7 @@ use super::callers;
 use super::chains::{Built, Chains};
 use super::expectations::{self, Names};
 use super::identity::identity;
+use super::inboxes::Inboxes;
 use super::listeners::listeners;
 use super::{Gateway, Limits, Route, Services, Settings, logs, matching};
 use crate::chain::{Chain, Link};
@@ -19,7 +20,7 @@ use crate::config::{self, Errors};
 use crate::context::Context;
 use crate::contract::{Compiler, Handler, Known};
 use crate::handlers::{self, Action, HANDLERS};
-use crate::head::RequestHead;
+use crate::head::{HeaderName, RequestHead};
 use crate::observe::access::Hidden;
 use crate::observe::metrics::{LimitMetrics, Metrics};
 use crate::reply::{Code, ErrorStyle, Rejection, Reply};
@@ -61,15 +62,27 @@ pub fn compile(
         replay: Arc::clone(&services.replay),
         inboxes: Arc::clone(&services.inboxes),
         is_shared: config.root.state.is_shared(),
+        keeps_messages: !matches!(config.root.state, config::State::Memory),
     };
     let mut chains = named_chains(config, &known, &mut problems);
     chains.build_all(&mut problems);
     let defaults = chains.list(&config.root.defaults.filters, "defaults", Some(&Arc::from("defaults")), &mut problems);
-    let mut building = Routes { config, known: &known, chains, defaults, upstreams: &upstreams, metrics, problems };
+    let mut building = Routes {
+        config,
+        known: &known,
+        chains,
+        defaults,
+        upstreams: &upstreams,
+        metrics,
+        inboxes: Inboxes::default(),
+        guarded: Vec::new(),
+        problems,
+    };
     let fallback = building.fallback();
     let (routes, table) = building.build();
-    let Routes { mut problems, chains, .. } = building;
-    let guarded = Guarded::new(chains.guarded());
+    let Routes { mut problems, chains, inboxes, guarded, .. } = building;
+    let inboxes = inboxes.finish(&mut problems);
+    let guarded = Guarded::new(chains.guarded().chain(&guarded));
     let hidden = Hidden::new(chains.hidden());
     buckets::check(chains.buckets(), config, &mut problems);
     let tests: Vec<&config::Test> = all(config, |fragment| &fragment.tests, &config.root.tests).collect();
@@ -95,6 +108,7 @@ pub fn compile(
             routes,
             fallback: Arc::new(fallback),
             upstreams: in_order(config, &upstreams),
+            inboxes,
         }),
         _ => Err((sources, problems)),
     }
@@ -188,6 +202,9 @@ struct Routes<'a> {
     defaults: Built,
     upstreams: &'a Upstreams,
     metrics: &'a Arc<Metrics>,
+    inboxes: Inboxes,
+    /// Fields that handlers keep for the gateway.
+    guarded: Vec<HeaderName>,
     problems: Vec<Problem>,
 }
 
@@ -297,7 +314,7 @@ impl<'a> Routes<'a> {
             }
         }
         match handlers.as_slice() {
-            [(name, settings)] => self.handler(name, settings),
+            [(name, settings)] => self.handler(&written.name.value, name, settings),
             // A word that is no key may be the handler that was meant: said already.
             [] if !written.handler.is_empty() => (None, Vec::new()),
             [] => {
@@ -315,15 +332,26 @@ impl<'a> Routes<'a> {
         }
     }
 
-    fn handler(&mut self, name: &Located<String>, settings: &Node) -> (Option<Action>, Vec<Located<String>>) {
+    fn handler(
+        &mut self,
+        route: &str,
+        name: &Located<String>,
+        settings: &Node,
+    ) -> (Option<Action>, Vec<Located<String>>) {
         if name.value == "upstream" {
             return (self.forward(settings), Vec::new());
         }
         let Some(entry) = HANDLERS.iter().find(|entry| entry.name == name.value) else { return (None, Vec::new()) };
-        let mut compiler = Compiler::at(name.place, String::new(), self.known);
+        let mut compiler = Compiler::at(name.place, route.to_owned(), self.known);
         let handler = (entry.build)(settings, &mut compiler);
         let findings = compiler.finish();
         self.problems.extend(findings.problems);
+        self.guarded.extend(findings.guarded);
+        if let Some(inbox) = findings.inbox
+            && let Some(upstream) = self.upstream(&inbox.upstream.value, inbox.upstream.place)
+        {
+            self.inboxes.add(inbox, upstream);
+        }
         (handler.map(Action::from), findings.path_parameters)
     }
 
@@ -332,16 +360,20 @@ impl<'a> Routes<'a> {
             self.problems.push(Problem::new(settings.place, "`upstream` takes the name of an upstream"));
             return None;
         };
-        if let Some(upstream) = self.upstreams.get(name) {
-            return Some(Action::Forward(Arc::clone(upstream)));
+        self.upstream(name, settings.place).map(Action::Forward)
+    }
+
+    fn upstream(&mut self, name: &str, place: Place) -> Option<Arc<Upstream>> {
+        let known = self.upstreams.get(name).cloned();
+        if known.is_none() {
+            let written = all(self.config, |fragment| &fragment.upstreams, &self.config.root.upstreams);
+            let names: Vec<&str> = written.map(|(name, _)| name.value.as_str()).collect();
+            // One that is defined but broken has its problem already.
+            if !names.contains(&name) {
+                self.problems.push(Problem::unknown(place, "upstream", name, names.iter().copied()));
+            }
         }
-        let written = all(self.config, |fragment| &fragment.upstreams, &self.config.root.upstreams);
-        let names: Vec<&str> = written.map(|(name, _)| name.value.as_str()).collect();
-        // One that is defined but broken has its problem already.
-        if !names.contains(&name) {
-            self.problems.push(Problem::unknown(settings.place, "upstream", name, names.iter().copied()));
-        }
-        None
+        known
     }
 }
 

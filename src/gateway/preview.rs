@@ -291,7 +291,7 @@ impl<'g> Walk<'g> {
             },
             // What it would answer depends on a body and on state; that it is reached does not.
             Action::Await(handler) => match self.check_length(handler.body_bytes_max() as u64) {
-                Ok(()) => Outcome::Reply(Reply::new(StatusCode::OK)),
+                Ok(()) => Outcome::Reply(Reply::new(handler.status())),
                 Err(rejection) => self.refuse(rejection),
             },
             Action::Forward(upstream) => {

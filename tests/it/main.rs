@@ -20,6 +20,7 @@ mod concurrency;
 mod gathered;
 mod headers;
 mod http2;
+mod inbox;
 mod issuers;
 mod keys;
 mod limits;

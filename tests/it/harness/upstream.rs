@@ -52,7 +52,16 @@ impl Upstream {
         F: Fn(Conn) -> Fut + Send + Sync + 'static,
         Fut: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::scripted_at(SocketAddr::from(([127, 0, 0, 1], 0)), script).await
+    }
+
+    /// The same, at an address that was dead before.
+    pub async fn scripted_at<F, Fut>(address: SocketAddr, script: F) -> Self
+    where
+        F: Fn(Conn) -> Fut + Send + Sync + 'static,
+        Fut: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let (sender, seen) = watch::channel(Seen::default());
         let sender = Arc::new(sender);

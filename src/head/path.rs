@@ -1,10 +1,10 @@
 //! Whether a path that was put together has a single reading.
 
-use crate::head::is_path;
+use super::is_path;
 
 /// Whether `path` is in the one form that routes are matched against: absolute, no empty or dot segments, every escape
 /// needed, in capitals, and none that hides a slash, a backslash or a control character. A `/` at the end is fine.
-pub(super) fn is_normal(path: &str) -> bool {
+pub fn is_normal_path(path: &str) -> bool {
     let Some(segments) = path.strip_prefix('/') else {
         return false;
     };

@@ -1,0 +1,236 @@
+//! Sends a message to a target of its upstream.
+//!
+//! Not a client for the web: no redirects, no proxies, no cookies, no address that is normalised once more. The path goes out byte
+//! for byte.
+
+use std::collections::HashMap;
+use std::error::Error;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{HOST, RETRY_AFTER};
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{Request, Response, Uri};
+use http_body_util::{BodyExt, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+use smallvec::SmallVec;
+use tower_service::Service;
+
+use super::verdict::{Answer, retry_after};
+use crate::clock;
+use crate::config::{Protocol, UpstreamHost};
+use crate::head::{HeaderName, HeaderValue, Method};
+use crate::inbox::{Claimed, Message};
+use crate::observe::metrics::{TargetMetrics, UpstreamError};
+use crate::upstream::{Choice, Upstream};
+
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+const X_DELIVERY_ID: HeaderName = HeaderName::from_static("x-delivery-id");
+const X_DELIVERY_ATTEMPT: HeaderName = HeaderName::from_static("x-delivery-attempt");
+
+/// What of the body of an answer is read, so that the connection can be used again.
+const ANSWER_BYTES_MAX: usize = 64 * 1024;
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an unused connection is kept where the upstream says nothing: less than the five seconds after which many servers
+/// close it, perhaps just when it is used.
+const KEEPALIVE: Duration = Duration::from_secs(4);
+/// Addresses whose connections are kept; names may lead to others again and again.
+const ADDRESSES_MAX: usize = 256;
+
+type Outgoing = Client<To, Full<Bytes>>;
+
+/// The way to one upstream.
+pub struct Post {
+    upstream: Arc<Upstream>,
+    clients: Mutex<HashMap<SocketAddr, Outgoing>>,
+}
+
+impl Post {
+    pub fn new(upstream: Arc<Upstream>) -> Self {
+        Self { upstream, clients: Mutex::default() }
+    }
+
+    pub fn leads_to(&self, upstream: &Arc<Upstream>) -> bool {
+        Arc::ptr_eq(&self.upstream, upstream)
+    }
+
+    /// Sends a message, at the latest until `timeout` is over. A target that takes no connection is left for the next one.
+    pub async fn deliver(&self, claimed: &Claimed, timeout: Duration) -> Answer {
+        match tokio::time::timeout(timeout, self.try_targets(claimed)).await {
+            Ok(answer) => answer,
+            Err(_) => Answer::Broken("the service did not answer in time".to_owned()),
+        }
+    }
+
+    async fn try_targets(&self, claimed: &Claimed) -> Answer {
+        let mut tried: SmallVec<[u16; 4]> = SmallVec::new();
+        let mut last = "no target has an address".to_owned();
+        while let Some(choice) = self.upstream.choose(&tried).filter(|choice| !tried.contains(&choice.index)) {
+            tried.push(choice.index);
+            match self.send(claimed, &choice).await {
+                Answer::Unreachable(why) => last = why,
+                answer => return answer,
+            }
+        }
+        Answer::Unreachable(last)
+    }
+
+    async fn send(&self, claimed: &Claimed, choice: &Choice<'_>) -> Answer {
+        let Some(request) = self.request(claimed, choice.address) else {
+            return Answer::Damaged;
+        };
+        let metrics = &choice.target.metrics;
+        // When the time is over this is dropped, and the target had it.
+        let mut waiting = Waiting { metrics, ended: false };
+        let started = clock::now();
+        let sent = self.client(choice).request(request).await;
+        waiting.ended = true;
+        match sent {
+            Ok(response) => {
+                metrics.responded(response.status().as_u16(), clock::now().saturating_duration_since(started));
+                let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+                let asked = asked.and_then(|value| retry_after(value, clock::wall()));
+                let status = response.status();
+                // Not waited for: the status is all the service has to say.
+                tokio::spawn(finish(response));
+                Answer::Status(status, asked)
+            }
+            Err(error) if error.is_connect() => {
+                metrics.failed(UpstreamError::Connect);
+                Answer::Unreachable(words("cannot connect", &error))
+            }
+            Err(error) => {
+                metrics.failed(UpstreamError::Reset);
+                Answer::Broken(words("the exchange broke off", &error))
+            }
+        }
+    }
+
+    /// The request for a target. `None`: the message is damaged.
+    fn request(&self, claimed: &Claimed, address: SocketAddr) -> Option<Request<Full<Bytes>>> {
+        let Message { id, delivery, method, target, fields, body, .. } = &claimed.message;
+        let own = HeaderValue::try_from(address.to_string()).ok()?;
+        let host = fields.iter().find(|(name, _)| name == HOST.as_str()).filter(|(_, value)| !value.is_empty());
+        let host = host.filter(|_| self.upstream.host == UpstreamHost::Pass);
+        let host = host.and_then(|(_, value)| HeaderValue::from_bytes(value).ok()).unwrap_or(own.clone());
+        // Over HTTP/2 it is the host; where to connect to is settled.
+        let authority = Authority::try_from(host.as_bytes()).or_else(|_| Authority::try_from(own.as_bytes())).ok()?;
+        let uri = Uri::builder().scheme(Scheme::HTTP).authority(authority);
+        let uri = uri.path_and_query(PathAndQuery::try_from(target.as_str()).ok()?).build().ok()?;
+        let mut request = Request::builder().method(Method::from_bytes(method.as_bytes()).ok()?).uri(uri);
+        for (name, value) in fields.iter().filter(|(name, _)| name != HOST.as_str()) {
+            request = request.header(name, value.as_slice());
+        }
+        if self.upstream.protocol == Protocol::Http1 {
+            request = request.header(HOST, host);
+        }
+        let request = request
+            .header(IDEMPOTENCY_KEY, delivery)
+            .header(X_DELIVERY_ID, id)
+            .header(X_DELIVERY_ATTEMPT, claimed.attempt);
+        request.body(Full::new(body.clone())).ok()
+    }
+
+    fn client(&self, choice: &Choice<'_>) -> Outgoing {
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if clients.len() >= ADDRESSES_MAX && !clients.contains_key(&choice.address) {
+            clients.clear();
+        }
+        let client = clients.entry(choice.address).or_insert_with(|| {
+            let timeouts = &self.upstream.timeouts;
+            let to = To::new(choice.address, timeouts.connect, Arc::clone(&choice.target.metrics));
+            Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_idle_timeout(timeouts.keepalive.unwrap_or(KEEPALIVE))
+                .http2_only(self.upstream.protocol == Protocol::H2c)
+                .set_host(false)
+                .build(to)
+        });
+        client.clone()
+    }
+}
+
+/// Counts an exchange that ran out of time.
+struct Waiting<'a> {
+    metrics: &'a TargetMetrics,
+    ended: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.metrics.failed(UpstreamError::Timeout);
+        }
+    }
+}
+
+/// Reads a bounded rest of an answer.
+async fn finish<B>(response: Response<B>)
+where
+    B: BodyExt<Data = Bytes> + Unpin,
+{
+    let mut body = response.into_body();
+    let mut read = 0_usize;
+    let all = async {
+        while read <= ANSWER_BYTES_MAX
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            read = read.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+        }
+    };
+    // What is left closes its connection.
+    let _ = tokio::time::timeout(ANSWER_TIMEOUT, all).await;
+}
+
+/// An error and what it came from, without the address.
+fn words(what: &str, error: &dyn Error) -> String {
+    let mut root = error.source();
+    while let Some(cause) = root.and_then(Error::source) {
+        root = Some(cause);
+    }
+    root.map_or_else(|| what.to_owned(), |cause| format!("{what}: {cause}"))
+}
+
+/// Connects to one address, whatever host a request names.
+#[derive(Clone)]
+struct To {
+    address: Uri,
+    http: HttpConnector,
+    metrics: Arc<TargetMetrics>,
+}
+
+impl To {
+    fn new(address: SocketAddr, timeout: Duration, metrics: Arc<TargetMetrics>) -> Self {
+        let mut http = HttpConnector::new();
+        http.set_connect_timeout(Some(timeout));
+        http.set_nodelay(true);
+        // An address and a port are always one; the alternative is never taken.
+        let address = Uri::try_from(format!("http://{address}")).unwrap_or_default();
+        Self { address, http, metrics }
+    }
+}
+
+impl Service<Uri> for To {
+    type Response = <HttpConnector as Service<Uri>>::Response;
+    type Error = <HttpConnector as Service<Uri>>::Error;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
+
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.http.poll_ready(context)
+    }
+
+    fn call(&mut self, _: Uri) -> Self::Future {
+        let (connecting, metrics) = (self.http.call(self.address.clone()), Arc::clone(&self.metrics));
+        Box::pin(async move {
+            let connected = connecting.await?;
+            metrics.connected(false);
+            Ok(connected)
+        })
+    }
+}

@@ -1,0 +1,35 @@
+//! The inboxes of a configuration: how each is emptied, and who gets what is in it.
+
+use std::sync::Arc;
+
+use super::compile::unique;
+use crate::contract::{InboxUse, Terms};
+use crate::inbox::Account;
+use crate::upstream::Upstream;
+use crate::yaml::{Located, Problem};
+
+/// A compiled inbox.
+pub struct Inbox {
+    pub name: Arc<str>,
+    pub terms: Terms,
+    pub upstream: Arc<Upstream>,
+    pub account: Arc<Account>,
+}
+
+/// Inboxes in the making.
+#[derive(Default)]
+pub(super) struct Inboxes(Vec<(Located<String>, Arc<Inbox>)>);
+
+impl Inboxes {
+    pub fn add(&mut self, written: InboxUse, upstream: Arc<Upstream>) {
+        let InboxUse { name, terms, account, .. } = written;
+        let inbox = Inbox { name: Arc::from(name.as_str()), terms, upstream, account };
+        self.0.push((name, Arc::new(inbox)));
+    }
+
+    /// All of them. Reports names that stand twice.
+    pub fn finish(self, problems: &mut Vec<Problem>) -> Vec<Arc<Inbox>> {
+        let named = self.0.iter().map(|(name, inbox)| (name, Arc::clone(inbox)));
+        unique("inbox", named, problems).into_iter().map(|(_, inbox)| inbox).collect()
+    }
+}

@@ -11,9 +11,16 @@
 //! | `GET /limits/{bucket}?top=20` | who has used the largest share of one: up to 1000 callers |
 //! | `GET /limits/{bucket}/{who}` | how it stands with one caller; `who` percent-encoded, or as `?who=` |
 //! | `DELETE /limits/{bucket}/{who}` | gives this caller back what it has used, and says so in the log |
+//! | `GET /inboxes` | what inboxes hold: messages by standing, bytes, age of the oldest |
+//! | `GET /inboxes/{inbox}?standing=dead&after=ID&limit=100` | its messages, without fields and bodies |
+//! | `GET /inboxes/{inbox}/{id}?body_max=64KiB` | one message whole; credentials in its fields and query are not shown |
+//! | `POST /inboxes/{inbox}/{id}/replay` | delivers it again |
+//! | `DELETE /inboxes/{inbox}/{id}` | removes it |
+//! | `POST /inboxes/{inbox}/replay?standing=dead&after=ID`, `DELETE /inboxes/{inbox}?standing=dead&after=ID` | the same with many: up to 1000 at a time, and says where to go on |
 //!
 //! A limit that is not there is 404, with the names there are. Where filters of two kinds have one bucket name, `?kind=` says
-//! which: `rate_limit`, `quota` or `concurrency`. When the state store does not answer, its limits are 503.
+//! which: `rate_limit`, `quota` or `concurrency`. When the state store does not answer, its limits are 503. So are inboxes, also
+//! where the configuration keeps no messages. An inbox or message that is not there is 404, one that a worker has 409.
 //!
 //! There is no login: who can connect can ask. What a web page in an operator's browser could do is refused: all but `GET`
 //! with an `Origin`, and a `Host` that a stranger could have pointed here (DNS rebinding). Accepted are addresses, names without a dot
@@ -22,6 +29,7 @@
 //! At most 64 connections at a time, each for at most 30 seconds.
 
 mod bounded;
+pub mod inboxes;
 pub mod limits;
 
 use std::future::Future;
@@ -46,6 +54,7 @@ use crate::context::RequestId;
 use crate::gateway::Gateway;
 use crate::handlers::Action;
 use crate::head::{HeaderValue, Method, StatusCode};
+use crate::inbox::Inboxes;
 use crate::limits::Limits;
 use crate::live::{Cause, Effect, Live, Outcome, Status};
 use crate::observe::metrics::{CONTENT_TYPE, Metrics};
@@ -59,6 +68,7 @@ pub struct Admin {
     live: Arc<Live>,
     metrics: Arc<Metrics>,
     limits: Arc<Limits>,
+    inboxes: Arc<Inboxes>,
     draining: Arc<AtomicBool>,
     started: Instant,
     connections: Arc<dyn Fn() -> usize + Send + Sync>,
@@ -70,10 +80,11 @@ impl Admin {
         live: Arc<Live>,
         metrics: Arc<Metrics>,
         limits: Arc<Limits>,
+        inboxes: Arc<Inboxes>,
         draining: Arc<AtomicBool>,
         connections: impl Fn() -> usize + Send + Sync + 'static,
     ) -> Self {
-        Self { live, metrics, limits, draining, started: clock::now(), connections: Arc::new(connections) }
+        Self { live, metrics, limits, inboxes, draining, started: clock::now(), connections: Arc::new(connections) }
     }
 
     fn is_draining(&self) -> bool {
@@ -103,6 +114,11 @@ fn router(admin: Admin) -> Router {
         .route("/limits", get(limits::list))
         .route("/limits/{bucket}", get(limits::look).delete(limits::reset))
         .route("/limits/{bucket}/{*who}", get(limits::look).delete(limits::reset))
+        .route("/inboxes", get(inboxes::list))
+        .route("/inboxes/{inbox}", get(inboxes::look).delete(inboxes::discard_several))
+        .route("/inboxes/{inbox}/replay", post(inboxes::replay_several))
+        .route("/inboxes/{inbox}/{id}", get(inboxes::show).delete(inboxes::discard))
+        .route("/inboxes/{inbox}/{id}/replay", post(inboxes::replay))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(middleware::from_fn_with_state(admin.clone(), guard))
@@ -194,7 +210,7 @@ fn status_of(outcome: &Outcome) -> StatusCode {
 }
 
 async fn unknown(State(admin): State<Admin>) -> Response {
-    let message = "there are /health, /ready, /status, /metrics, /limits and /reload";
+    let message = "there are /health, /ready, /status, /metrics, /limits, /inboxes and /reload";
     refuse(&admin, Rejection::new(Code::NOT_FOUND, message))
 }
 

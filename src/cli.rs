@@ -2,16 +2,20 @@
 //!
 //! Exit codes: 0 success, 1 tests failed, or the gateway is not ready or refuses, 2 wrong usage, 64 a mistake in the configuration.
 
+mod ask;
 mod check;
 mod explain;
 mod health;
+mod inbox;
 mod key;
 mod limits;
 pub mod run;
 mod schema;
+mod table;
 mod test;
 mod token;
 mod user;
+mod webhook;
 
 use std::io::Write as _;
 use std::net::{IpAddr, SocketAddr};
@@ -29,7 +33,9 @@ use crate::observe::metrics::Metrics;
 use crate::types::Period;
 use crate::yaml::{Problem, Sources};
 
+use ask::{ask as ask_admin, path as path_of};
 pub use schema::{fragment_schema, root_schema};
+use table::Table;
 
 /// Tests failed, or the gateway is not ready.
 const EXIT_FAILED: u8 = 1;
@@ -83,6 +89,11 @@ enum Command {
     },
     /// Live figures of a running gateway: its limits, who has used most of one, and to give it back.
     Limits(limits::LimitsCommand),
+    /// Messages in the inboxes of a running gateway: to look at, to deliver again, to remove.
+    Inbox(inbox::InboxCommand),
+    /// Webhooks as their providers send them.
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
 }
 
 #[derive(Debug, Subcommand)]
@@ -166,6 +177,8 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         Command::User(UserCommand::Hash { name }) => user::hash(&name),
         Command::Health { admin } => health::health(admin),
         Command::Limits(command) => limits::limits(&command),
+        Command::Inbox(command) => inbox::inbox(&command),
+        Command::Webhook(command) => webhook::webhook(&command),
     }
 }
 

@@ -15,7 +15,7 @@ mod require;
 mod rewrite;
 mod security_headers;
 pub mod validate;
-mod webhook;
+pub mod webhook;
 
 use crate::contract::Entry;
 

@@ -16,6 +16,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 use crate::observe::metrics::Metrics;
 use crate::observe::webhooks::WebhookLog;
@@ -124,7 +125,8 @@ pub enum Outcome {
 }
 
 /// Where a message is on its way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Standing {
     /// It can be claimed, or waits for one before it with the same order.
     Ready,

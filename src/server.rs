@@ -121,7 +121,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         let connections = Arc::clone(&admission);
         let connections = move || connections.open();
         let (live, metrics) = (Arc::clone(&live), Arc::clone(&metrics));
-        let admin = Admin::new(live, metrics, Arc::clone(&limits), Arc::clone(&draining), connections);
+        let admin =
+            Admin::new(live, metrics, Arc::clone(&limits), Arc::clone(&inboxes), Arc::clone(&draining), connections);
         serve_admin(bind, admin, &stop).await?;
     }
     tokio::spawn(Arc::clone(&live).watch());

@@ -36,10 +36,10 @@ impl Running {
         let metrics = Metrics::new(100);
         let path = folder.path().join("gateway.yaml");
         let services = Services::new(Arc::clone(&metrics));
-        let limits = Arc::clone(&services.limits);
+        let (limits, inboxes) = (Arc::clone(&services.limits), Arc::clone(&services.inboxes));
         let live = Live::start(path, Environment::Fixed(HashMap::new()), services, |_| Vec::new()).unwrap();
         let draining = Arc::new(AtomicBool::new(false));
-        let admin = Admin::new(live, metrics, limits, Arc::clone(&draining), || 3);
+        let admin = Admin::new(live, metrics, limits, inboxes, Arc::clone(&draining), || 3);
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let (stop, stopped) = oneshot::channel::<()>();

@@ -1,21 +1,15 @@
 //! `tollgate limits`: live figures of the limits of a running gateway, asked at its admin address.
 
-mod ask;
-mod table;
-
 use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
-use serde::de::DeserializeOwned;
 
-use super::{Broken, EXIT_CONFIGURATION, EXIT_FAILED, complain, count, file_name, print};
+use super::{Broken, EXIT_CONFIGURATION, EXIT_FAILED, Table, ask_admin, complain, count, file_name, path_of, print};
 use crate::admin::limits::{All, Figures, LimitShown, One, Reset, Top, Use};
 use crate::config::load::{Environment, Overrides, load};
-use ask::Answer;
-use table::Table;
 
 #[derive(Debug, Args)]
 pub struct LimitsCommand {
@@ -113,27 +107,30 @@ fn configured(path: &Path) -> Result<SocketAddr, String> {
 
 fn run(command: &LimitsCommand, admin: SocketAddr) -> Result<String, String> {
     let kind = command.kind.as_deref();
-    let get = |path: String| ask::ask(admin, "GET", &path);
+    let get = |path: String| ask_admin(admin, "GET", &path);
     let answer = match &command.command {
         None => get("/limits".to_owned())?,
-        Some(Command::Top { bucket, count }) => get(ask::path(bucket, None, kind, Some(*count)))?,
-        Some(Command::Show { bucket, who }) => get(ask::path(bucket, Some(who), kind, None))?,
-        Some(Command::Reset { bucket, who }) => ask::ask(admin, "DELETE", &ask::path(bucket, Some(who), kind, None))?,
+        Some(Command::Top { bucket, count }) => {
+            let count = count.to_string();
+            get(path_of("/limits", &[bucket], &[("kind", kind), ("top", Some(&count))]))?
+        }
+        Some(Command::Show { bucket, who }) => {
+            get(path_of("/limits", &[bucket], &[("who", Some(who)), ("kind", kind)]))?
+        }
+        Some(Command::Reset { bucket, who }) => {
+            let path = path_of("/limits", &[bucket], &[("who", Some(who)), ("kind", kind)]);
+            ask_admin(admin, "DELETE", &path)?
+        }
     };
     if command.json {
         return Ok(answer.body + "\n");
     }
     match &command.command {
-        None => Ok(all(&read(&answer)?, kind)),
-        Some(Command::Top { .. }) => Ok(top(&read(&answer)?)),
-        Some(Command::Show { .. }) => Ok(one(&read(&answer)?)),
-        Some(Command::Reset { .. }) => Ok(reset(&read(&answer)?)),
+        None => Ok(all(&answer.read()?, kind)),
+        Some(Command::Top { .. }) => Ok(top(&answer.read()?)),
+        Some(Command::Show { .. }) => Ok(one(&answer.read()?)),
+        Some(Command::Reset { .. }) => Ok(reset(&answer.read()?)),
     }
-}
-
-fn read<T: DeserializeOwned>(answer: &Answer) -> Result<T, String> {
-    serde_json::from_str(&answer.body)
-        .map_err(|error| format!("the answer cannot be read; is the gateway of another version? {error}"))
 }
 
 fn all(all: &All, kind: Option<&str>) -> String {

@@ -110,6 +110,7 @@ mod provider;
 mod refusal;
 mod scheme;
 mod settings;
+mod sign;
 mod signature;
 
 use std::collections::HashMap;
@@ -122,6 +123,7 @@ use self::gate::Gate;
 use self::provider::Provider;
 use self::refusal::Refusal;
 pub use self::settings::WebhookSettings;
+pub use self::sign::{Signer, Signing};
 use crate::clock;
 use crate::context::{Context, Webhook, results};
 use crate::contract::{BodyFilter, Hooks, Pending, Verdict};

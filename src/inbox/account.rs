@@ -74,6 +74,11 @@ impl Account {
         }
     }
 
+    /// An operator did something with it: [`Step::Replayed`] or [`Step::Discarded`].
+    pub fn changed(&self, message: &Message, step: Step, time: SystemTime) {
+        self.log(message, Kept::new(step, &self.inbox, &message.id), time);
+    }
+
     /// A delivery ended. `status` is what the upstream said, if it said something.
     pub fn ended(&self, claimed: &Claimed, fate: Fate<'_>, status: Option<u16>, time: SystemTime) {
         let message = &claimed.message;
@@ -85,7 +90,6 @@ impl Account {
                 Fate::Dead(_) => counters.dead(),
             }
         }
-        let Some(log) = self.inboxes.log.get() else { return };
         let (step, why, due) = match fate {
             Fate::Delivered => (Step::Delivered, None, None),
             Fate::Retry(due, why) => (Step::Retry, Some(why), Some(due)),
@@ -93,6 +97,11 @@ impl Account {
         };
         let (attempt, age) = (Some(claimed.attempt), Some(age));
         let kept = Kept { attempt, status, why, due, age, ..Kept::new(step, &self.inbox, &message.id) };
+        self.log(message, kept, time);
+    }
+
+    fn log(&self, message: &Message, kept: Kept<'_>, time: SystemTime) {
+        let Some(log) = self.inboxes.log.get() else { return };
         log.record(&Event {
             time,
             request_id: Some(&message.request_id),

@@ -228,6 +228,11 @@ impl Metrics {
         let _ = self.replay.set(Box::new(sample));
     }
 
+    /// How it stood with inboxes when somebody last looked; nothing where nothing is delivered.
+    pub fn inbox_samples(&self) -> Vec<InboxSample> {
+        self.inbox_samples.get().map(|samples| samples()).unwrap_or_default()
+    }
+
     /// Where to ask what inboxes hold. The first one given stays.
     pub fn show_inboxes(&self, samples: impl Fn() -> Vec<InboxSample> + Send + Sync + 'static) {
         let _ = self.inbox_samples.set(Box::new(samples));
@@ -258,8 +263,7 @@ impl Metrics {
         families.extend(concurrency::families(&self.concurrency.get().map(|samples| samples()).unwrap_or_default()));
         families.extend(store::families(self.store.get().map(|sample| sample())));
         families.extend(replay::families(self.replay.get().map(|sample| sample())));
-        let inboxes = self.inbox_samples.get().map(|samples| samples()).unwrap_or_default();
-        families.extend(inbox::families(&self.inboxes.all(), &inboxes));
+        families.extend(inbox::families(&self.inboxes.all(), &self.inbox_samples()));
         families.extend(process::families());
         // The encoder refuses families without a sample.
         families.retain(|family| !family.get_metric().is_empty());

@@ -37,6 +37,8 @@ mod tls;
 mod token_service;
 mod upstreams;
 mod validate;
+mod webhook_guide;
+mod webhook_sdks;
 mod webhooks;
 mod webhooks_once;
 mod websocket;

@@ -7,9 +7,10 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use super::message::Naming;
 use super::presets::Preset;
 use super::provider::Provider;
-use super::scheme::Part;
+use super::scheme::{Part, Scheme};
 use super::settings::{ProviderSettings, tolerance};
 use super::signature::Keys;
 use super::{Slot, custom};
@@ -84,10 +85,7 @@ impl Providers {
             return None;
         };
         let has_strangers = report_strangers(preset.value, settings, compiler);
-        let (scheme, naming) = match preset.value.scheme(&callback_url(preset, settings, compiler)?) {
-            Some(known) => known,
-            None => custom::scheme(settings, place, compiler)?,
-        };
+        let (scheme, naming) = scheme(preset, place, settings, compiler)?;
         let tolerance = match settings.tolerance {
             Some(written) => tolerance(written, compiler)?,
             None => self.tolerance,
@@ -160,8 +158,21 @@ impl Providers {
     }
 }
 
+/// How a provider signs, and what names its messages. `None` when a problem was reported.
+pub fn scheme(
+    preset: Located<Preset>,
+    place: Place,
+    settings: &ProviderSettings,
+    compiler: &mut Compiler,
+) -> Option<(Scheme, Naming)> {
+    match preset.value.scheme(&callback_url(preset, settings, compiler)?) {
+        Some(known) => Some(known),
+        None => custom::scheme(settings, place, compiler),
+    }
+}
+
 /// The bytes of a secret. `None` when a problem was reported.
-fn key(preset: Preset, secret: &Located<Secret>, compiler: &mut Compiler) -> Option<Box<[u8]>> {
+pub fn key(preset: Preset, secret: &Located<Secret>, compiler: &mut Compiler) -> Option<Box<[u8]>> {
     let text = secret.value.expose();
     let key = match preset {
         Preset::StandardWebhooks => STANDARD.decode(text.strip_prefix("whsec_").unwrap_or(text)).ok(),
@@ -208,7 +219,7 @@ fn callback_url(preset: Located<Preset>, settings: &ProviderSettings, compiler: 
 }
 
 /// Reports settings of other presets; whether there are any.
-fn report_strangers(preset: Preset, settings: &ProviderSettings, compiler: &mut Compiler) -> bool {
+pub fn report_strangers(preset: Preset, settings: &ProviderSettings, compiler: &mut Compiler) -> bool {
     let place_of = |text: &Option<Located<String>>| text.as_ref().map(|text| text.place);
     let settings = [
         ("callback_url", Preset::Trello, place_of(&settings.callback_url)),

@@ -175,11 +175,14 @@ impl Scheme {
 
     fn id<'r>(&self, request: &'r dyn RequestHead, field: &HeaderName) -> Result<&'r [u8], Refusal> {
         let id = lone(request, field)?;
+        let is_sound = self.takes_id(id);
+        is_sound.then_some(id).ok_or_else(|| Refusal::missing("the id of the message cannot be read", field))
+    }
+
+    /// Whether an id has one form only, together with what is signed beside it.
+    pub fn takes_id(&self, id: &[u8]) -> bool {
         let is_sound = |byte: &u8| byte.is_ascii_graphic() && !self.signed.apart.contains(byte);
-        if id.len() > ID_BYTES_MAX || !id.iter().all(is_sound) {
-            return Err(Refusal::missing("the id of the message cannot be read", field));
-        }
-        Ok(id)
+        (1..=ID_BYTES_MAX).contains(&id.len()) && id.iter().all(is_sound)
     }
 }
 
@@ -243,7 +246,7 @@ fn delimit(part: &Part, byte: Option<u8>, apart: &mut SmallVec<[u8; 2]>) -> Resu
 }
 
 impl<'r> Timestamp<'r> {
-    fn read(text: &'r [u8]) -> Option<Self> {
+    pub fn read(text: &'r [u8]) -> Option<Self> {
         let is_sound = (1..=TIMESTAMP_DIGITS_MAX).contains(&text.len()) && text.iter().all(u8::is_ascii_digit);
         let seconds = std::str::from_utf8(text).ok().filter(|_| is_sound)?.parse().ok()?;
         Some(Self { text, seconds })

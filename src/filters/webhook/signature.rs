@@ -87,6 +87,16 @@ impl Encoding {
     }
 }
 
+impl Encoding {
+    /// Writes a signature as those who send it do.
+    pub fn write(self, signature: &[u8]) -> String {
+        match self {
+            Self::LowerHex | Self::Hex => signature.iter().map(|byte| format!("{byte:02x}")).collect(),
+            Self::Base64 => STANDARD.encode(signature),
+        }
+    }
+}
+
 fn read_hex(text: &[u8], into: &mut [u8]) -> bool {
     if text.len() != into.len().saturating_mul(2) {
         return false;
@@ -140,6 +150,23 @@ impl Keys {
             Self::Sha512(keys) => any_makes(keys, pieces, signatures),
         }
     }
+}
+
+impl Keys {
+    /// The signature that the first key makes over `pieces`.
+    pub fn sign<'p>(&self, pieces: impl Iterator<Item = &'p [u8]>) -> Option<Vec<u8>> {
+        match self {
+            Self::Sha1(keys) => keys.first().map(|key| make(key, pieces)),
+            Self::Sha256(keys) => keys.first().map(|key| make(key, pieces)),
+            Self::Sha512(keys) => keys.first().map(|key| make(key, pieces)),
+        }
+    }
+}
+
+fn make<'p, M: Mac + Clone>(key: &M, pieces: impl Iterator<Item = &'p [u8]>) -> Vec<u8> {
+    let mut mac = key.clone();
+    pieces.for_each(|piece| mac.update(piece));
+    mac.finalize().into_bytes().to_vec()
 }
 
 fn any_makes<'p, M: Mac + Clone>(

@@ -7,6 +7,7 @@ mod passing;
 mod providers;
 mod sender;
 mod settings;
+mod signing;
 
 use std::time::Duration;
 

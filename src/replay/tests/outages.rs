@@ -140,8 +140,11 @@ async fn between_any_two_steps_nothing_is_lost_and_nothing_passes_twice() {
                 let here = outage.gateway.says("a").await;
                 outage.over().await;
                 let expected = if gets_through { "delivered" } else { "first" };
-                let said = (here, outage.gateway.says("a").await, outage.says("a").await);
-                assert_eq!(said, (expected, expected, expected), "{fault:?} after {spared} operations");
+                // The store is told beside the requests that a message did not get through.
+                let is_on_its_way = !gets_through && here == "in progress";
+                assert!(here == expected || is_on_its_way, "{fault:?} after {spared} operations: {here}");
+                let said = (outage.gateway.says("a").await, outage.says("a").await);
+                assert_eq!(said, (expected, expected), "{fault:?} after {spared} operations");
             }
         }
     }

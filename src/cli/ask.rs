@@ -4,6 +4,8 @@ use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
+
 use crate::clock;
 
 /// How long connecting may take.
@@ -22,12 +24,15 @@ pub struct Answer {
     pub body: String,
 }
 
-/// The path of a bucket.
-pub fn path(bucket: &str, who: Option<&str>, kind: Option<&str>, top: Option<usize>) -> String {
-    let mut path = format!("/limits/{}", encoded(bucket));
-    let top = top.map(|top| top.to_string());
+/// A path below `start`, and its query: each part stays one, whatever is in it.
+pub fn path(start: &str, parts: &[&str], query: &[(&str, Option<&str>)]) -> String {
+    let mut path = start.to_owned();
+    for part in parts {
+        path.push('/');
+        path.push_str(&encoded(part));
+    }
     let mut separator = '?';
-    for (name, value) in [("who", who), ("kind", kind), ("top", top.as_deref())] {
+    for (name, value) in query {
         if let Some(value) = value {
             path.push_str(&format!("{separator}{name}={}", encoded(value)));
             separator = '&';
@@ -51,9 +56,17 @@ pub fn ask(admin: SocketAddr, method: &str, path: &str) -> Result<Answer, String
     }
     Err(match refusal(body) {
         // A listener of the gateway would say it in the same shape.
-        Some(refusal) if status != 404 || refusal.is_about_limits => refusal.message,
+        Some(refusal) if status != 404 || refusal.is_ours => refusal.message,
         _ => format!("{admin} answers {status}; does a gateway run there, and is this its admin address?"),
     })
+}
+
+impl Answer {
+    /// What it says.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, String> {
+        serde_json::from_str(&self.body)
+            .map_err(|error| format!("the answer cannot be read; is the gateway of another version? {error}"))
+    }
 }
 
 fn exchange(admin: SocketAddr, method: &str, path: &str) -> io::Result<Vec<u8>> {
@@ -90,16 +103,17 @@ fn parse(answer: &[u8]) -> Option<(u16, &str)> {
 
 struct Refusal {
     message: String,
-    /// It names the buckets there are.
-    is_about_limits: bool,
+    /// It says what is not there.
+    is_ours: bool,
 }
 
 /// A refusal, in either shape.
 fn refusal(body: &str) -> Option<Refusal> {
     let body: serde_json::Value = serde_json::from_str(body).ok()?;
     let message = body.pointer("/error/message").or_else(|| body.get("detail"))?;
-    let buckets = body.pointer("/error/details/buckets").or_else(|| body.get("buckets"));
-    Some(Refusal { message: message.as_str()?.to_owned(), is_about_limits: buckets.is_some() })
+    let details = body.pointer("/error/details").unwrap_or(&body);
+    let is_ours = ["buckets", "inboxes", "message"].iter().any(|name| details.get(name).is_some());
+    Some(Refusal { message: message.as_str()?.to_owned(), is_ours })
 }
 
 /// With every byte percent-encoded that is not unreserved (RFC 3986 §2.3).
@@ -121,13 +135,15 @@ mod tests {
 
     #[test]
     fn whatever_a_bucket_or_a_caller_is_called_stays_one_part() {
-        assert_eq!(path("reads", None, None, Some(5)), "/limits/reads?top=5");
+        let top = [("who", None), ("top", Some("5"))];
+        assert_eq!(path("/limits", &["reads"], &top), "/limits/reads?top=5");
         assert_eq!(
-            path("chain:api#2", Some("ip=192.0.2.0/24"), Some("rate_limit"), None),
+            path("/limits", &["chain:api#2"], &[("who", Some("ip=192.0.2.0/24")), ("kind", Some("rate_limit"))]),
             "/limits/chain%3Aapi%232?who=ip%3D192.0.2.0%2F24&kind=rate_limit"
         );
-        assert_eq!(path("a", Some("key=a%2Cb c"), None, None), "/limits/a?who=key%3Da%252Cb%20c");
-        assert_eq!(path("a", Some(""), None, None), "/limits/a?who=");
+        assert_eq!(path("/limits", &["a"], &[("who", Some("key=a%2Cb c"))]), "/limits/a?who=key%3Da%252Cb%20c");
+        assert_eq!(path("/limits", &["a"], &[("who", Some(""))]), "/limits/a?who=");
+        assert_eq!(path("/inboxes", &["a/b", "../x"], &[]), "/inboxes/a%2Fb/..%2Fx");
     }
 
     #[test]
@@ -141,10 +157,11 @@ mod tests {
             ("{\"error\":{\"message\":\"no\",\"details\":{}}}", Some(("no", false))),
             ("{\"detail\":\"no\",\"buckets\":[]}", Some(("no", true))),
             ("{\"detail\":\"no\"}", Some(("no", false))),
+            ("{\"error\":{\"message\":\"no\",\"details\":{\"message\":{\"id\":\"1\"}}}}", Some(("no", true))),
             ("{}", None),
         ] {
             let found = refusal(body);
-            assert_eq!(found.as_ref().map(|it| (&*it.message, it.is_about_limits)), expected, "{body}");
+            assert_eq!(found.as_ref().map(|it| (&*it.message, it.is_ours)), expected, "{body}");
         }
     }
 

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | `GET /health` | 200 for as long as the process lives |
 //! | `GET /ready` | 200; 503 with the reason while the gateway drains |
-//! | `GET /status` | what runs, as JSON: [`live::Status`](Status), routes, upstreams, issuers of tokens |
+//! | `GET /status` | what runs, as JSON: [`live::Status`](Status), routes, upstreams, issuers of tokens, inboxes |
 //! | `GET /metrics` | counters, in the Prometheus text format |
 //! | `POST /reload` | 200 with the [`Outcome`] as JSON; 422 when a file on disk is not in use |
 //! | `GET /limits` | the limits of all routes: buckets, terms, routes, places |
@@ -32,6 +32,7 @@ mod bounded;
 pub mod inboxes;
 pub mod limits;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -57,7 +58,7 @@ use crate::head::{HeaderValue, Method, StatusCode};
 use crate::inbox::Inboxes;
 use crate::limits::Limits;
 use crate::live::{Cause, Effect, Live, Outcome, Status};
-use crate::observe::metrics::{CONTENT_TYPE, Metrics};
+use crate::observe::metrics::{CONTENT_TYPE, InboxSample, Metrics};
 use crate::reply::{Code, Rejection, Reply};
 
 use bounded::Bounded;
@@ -185,6 +186,7 @@ async fn status(State(admin): State<Admin>) -> Response {
         routes: routes(&current),
         upstreams: upstreams(&current),
         issuers: issuers(&current),
+        inboxes: inboxes(admin.metrics.inbox_samples()),
     };
     axum::Json(shown).into_response()
 }
@@ -240,6 +242,7 @@ struct Shown {
     routes: Vec<RouteShown>,
     upstreams: Vec<UpstreamShown>,
     issuers: Vec<IssuerShown>,
+    inboxes: Vec<InboxStatus>,
 }
 
 #[derive(Serialize)]
@@ -283,6 +286,16 @@ struct IssuerShown {
     error: Option<String>,
 }
 
+/// An inbox as it was seen last: no answer of this page waits for the store.
+#[derive(Serialize)]
+struct InboxStatus {
+    name: String,
+    /// How many messages, by where they are on their way.
+    messages: BTreeMap<&'static str, u64>,
+    bytes: u64,
+    paused: bool,
+}
+
 fn routes(gateway: &Gateway) -> Vec<RouteShown> {
     let shown = gateway.routes().iter().map(|route| RouteShown {
         name: route.name.to_string(),
@@ -314,6 +327,16 @@ fn issuers(gateway: &Gateway) -> Vec<IssuerShown> {
             error: status.as_ref().and_then(|status| status.error.clone()),
             jwks: status.map(|status| status.url),
         }
+    });
+    shown.collect()
+}
+
+fn inboxes(samples: Vec<InboxSample>) -> Vec<InboxStatus> {
+    let shown = samples.into_iter().map(|sample| InboxStatus {
+        name: sample.inbox,
+        messages: sample.messages.into_iter().collect(),
+        bytes: sample.bytes,
+        paused: sample.is_paused,
     });
     shown.collect()
 }

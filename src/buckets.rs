@@ -18,12 +18,12 @@ mod local;
 mod shard;
 
 use std::borrow::Cow;
-use std::fmt::Write as _;
 use std::pin::Pin;
 
 use sha2::{Digest, Sha256};
 
 use crate::rates::{Ask, Drawn, Rate, Rates};
+use crate::types::hex;
 
 pub use level::{Level, admission, refusal};
 pub use local::{BUCKETS_MAX, Local};
@@ -54,10 +54,7 @@ pub fn short(who: &str) -> Cow<'_, str> {
     }
     let mut short = who.get(..who.floor_char_boundary(WHO_BYTES_SHOWN)).unwrap_or_default().to_owned();
     short.push_str("…sha256:");
-    for byte in Sha256::digest(who) {
-        // Writing to a string does not fail.
-        let _ = write!(short, "{byte:02x}");
-    }
+    short.push_str(&hex(&Sha256::digest(who)));
     Cow::Owned(short)
 }
 

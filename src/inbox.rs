@@ -22,7 +22,7 @@ use crate::observe::metrics::Metrics;
 use crate::observe::webhooks::WebhookLog;
 use crate::state::StoreError;
 
-pub use account::{Account, Fate, Names};
+pub use account::{Account, Fate, Names, Service};
 pub use file::File;
 pub use redis::RedisQueue;
 

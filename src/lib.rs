@@ -60,6 +60,8 @@ pub mod rates;
 
 pub mod head;
 
+pub mod json;
+
 pub mod yaml;
 
 pub mod types;

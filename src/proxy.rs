@@ -25,3 +25,4 @@ mod tenure;
 mod webhooks;
 
 pub use connection::{Engine, EngineOptions, unread_reply};
+pub use memory::body_memory;

@@ -30,6 +30,7 @@ use crate::observe::audit::AuditLog;
 use crate::observe::log::LogHandle;
 use crate::observe::metrics::{KeySetSample, Metrics};
 use crate::observe::webhooks::WebhookLog;
+use crate::proxy::body_memory;
 use crate::replay::Replay;
 use admission::Admission;
 use listeners::Listeners;
@@ -108,6 +109,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     metrics.show_store(move || shared.store());
     let messages = Arc::clone(&replay);
     metrics.show_replay(move || messages.sample());
+    metrics.show_body_memory(body_memory);
     let keys = Arc::clone(&identity);
     tokio::spawn(async move { keys.key_sets.keep_fetching().await });
     tokio::join!(live.resolve_names(), identity.key_sets.tried(KEYS_PATIENCE), identity.read_keys());

@@ -3,10 +3,12 @@
 //! Each is written as a string and decodes from nothing else; the unit is never optional. `Display` writes what
 //! `FromStr` reads (but for [`Secret`]).
 
+mod hex;
 mod network;
 mod secret;
 mod units;
 
+pub use hex::hex;
 pub use network::{Address, Bind, Network};
 pub use secret::{Secret, names_credential};
 pub use units::{Percent, Period, Rate, Size};

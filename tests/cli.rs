@@ -10,6 +10,8 @@
 
 #[path = "cli/key.rs"]
 mod key;
+#[path = "cli/webhook.rs"]
+mod webhook;
 
 use std::fs;
 use std::io::{Read as _, Write as _};

@@ -3,7 +3,7 @@
 
 use libfuzzer_sys::fuzz_target;
 use serde_json::Value;
-use tollgate::filters::validate::json::{DEPTH_MAX, Fault, parse};
+use tollgate::json::{DEPTH_MAX, Fault, parse};
 
 fuzz_target!(|input: (u8, &[u8])| {
     let (depth_max, text) = input;

@@ -21,7 +21,6 @@ use crate::gateway::Gateway;
 use crate::inbox::{LIST_MAX, Queue, Standing};
 use crate::observe::metrics::InboxSample;
 use crate::reply::{Code, Rejection};
-use crate::state::StoreError;
 use crate::types::Size;
 
 /// Messages that are shown when nothing is said.
@@ -254,7 +253,7 @@ async fn no_message(gateway: &Gateway, queue: &dyn Queue, inbox: &str, id: &str)
     Box::new(Rejection::new(Code::NOT_FOUND, message).with_detail("message", json!({ "inbox": inbox, "id": id })))
 }
 
-fn away(error: StoreError) -> Box<Rejection> {
+fn away(error: impl std::fmt::Display) -> Box<Rejection> {
     tracing::error!(%error, "an inbox could not be looked at, or changed, for an operator");
     Box::new(Rejection::new(Code::STATE_UNAVAILABLE, "the state store does not answer; the log says why"))
 }

@@ -11,6 +11,8 @@ use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::FromDer as _;
 use x509_parser::x509::{AttributeTypeAndValue, X509Name};
 
+use crate::types::hex;
+
 /// A verified client certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ClientCertificate {
@@ -49,7 +51,7 @@ impl ClientCertificate {
         Some(Self {
             subject: subject(certificate.subject()).into(),
             names: names.collect(),
-            sha256: hexadecimal(&Sha256::digest(der)).into(),
+            sha256: hex(&Sha256::digest(der)).into(),
             not_before: time(validity.not_before.timestamp())?,
             not_after: time(validity.not_after.timestamp())?,
         })
@@ -111,7 +113,7 @@ fn attribute(attribute: &AttributeTypeAndValue<'_>) -> String {
         _ => {
             let value = attribute.attr_value();
             let tag = [u8::try_from(value.tag().0).unwrap_or(u8::MAX)];
-            format!("{oid}=#{}{}", hexadecimal(&tag), hexadecimal(value.data))
+            format!("{oid}=#{}{}", hex(&tag), hex(value.data))
         }
     }
 }
@@ -133,14 +135,6 @@ fn escaped(text: &str) -> String {
         }
     }
     escaped
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::with_capacity(bytes.len().saturating_mul(2)), |mut text, byte| {
-        // Writing to a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
 }
 
 /// `None` for a time that the system cannot hold.

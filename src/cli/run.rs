@@ -128,7 +128,7 @@ fn open_state(settings: &Backend, config: &Path) -> anyhow::Result<Opened> {
         Backend::File(file) => {
             let file = config.parent().unwrap_or(Path::new("")).join(file);
             let store = Arc::new(state::File::open(&file)?);
-            // Whether there is an inbox or not: a reload may bring the first one.
+            // Whether there is an inbox or not: a reload may bring the first one. It makes its file when something is stored.
             let queue = Arc::new(inbox::File::open(&inbox::File::beside(&file))?);
             Opened { store, shared: None, queue: Some(queue) }
         }

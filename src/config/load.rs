@@ -3,7 +3,6 @@
 //! `run`, `check`, `test` and every reload come through here. Whatever is wrong is reported, all of it, each with its place.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write as _;
 use std::fs::File;
 use std::io::Read;
 use std::panic::resume_unwind;
@@ -17,6 +16,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
 use super::{Fragment, Root, Tls};
+use crate::types::hex;
 use crate::yaml::{FileId, Kind, Lookup, Node, Place, Problem, Sources, decode, interpolate, parse};
 
 /// Largest file that is read, in bytes.
@@ -352,7 +352,7 @@ fn hash(files: &[ReadFile]) -> String {
             hasher.update(part);
         }
     }
-    hasher.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+    hex(hasher.finalize().get(..8).unwrap_or_default())
 }
 
 /// Values for `${…}` in one file.
@@ -428,11 +428,7 @@ fn made_up(name: &str) -> Result<String, String> {
     };
     let mut mac = Hmac::<Sha256>::new_from_slice(seed).map_err(|error| error.to_string())?;
     mac.update(name.as_bytes());
-    let mut text = String::with_capacity(64);
-    for byte in mac.finalize().into_bytes() {
-        let _ = write!(text, "{byte:02x}");
-    }
-    Ok(text)
+    Ok(hex(&mac.finalize().into_bytes()))
 }
 
 struct Values<'a> {

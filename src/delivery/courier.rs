@@ -1,5 +1,6 @@
 //! One delivery, from the claim to the note of what it came to.
 
+use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use super::post::Post;
 use super::verdict::Answer;
 use crate::clock;
 use crate::gateway::Inbox;
-use crate::inbox::{Claimed, Fate, Outcome, Queue};
+use crate::inbox::{Claimed, Fate, Outcome, Queue, Service};
 
 /// How much longer a claim lasts than a delivery.
 const LEASE_MARGIN: Duration = Duration::from_secs(10);
@@ -51,8 +52,9 @@ enum Sent {
 
 impl Courier {
     /// Delivers a message that was claimed just now.
-    pub async fn carry(mut self, claimed: Claimed) {
-        let sent = self.send(&claimed).await;
+    pub async fn carry(self, claimed: Claimed) {
+        let mut service = Service::default();
+        let sent = self.send(&claimed, &mut service.target).await;
         let answer = match sent {
             Sent::Answered(answer) => answer,
             Sent::Lost => {
@@ -64,22 +66,22 @@ impl Courier {
             Sent::Cut => {
                 // It may have arrived: the next one is another attempt.
                 let why = "the gateway was stopped during the delivery".to_owned();
-                self.end(&claimed, Outcome::Retry { due: clock::wall(), why }, None).await;
+                self.end(&claimed, Outcome::Retry { due: clock::wall(), why }, service).await;
                 return;
             }
         };
         // Before the message can be claimed again.
         self.judge(&answer);
-        let status = match &answer {
+        service.status = match &answer {
             Answer::Status(status, _) => Some(status.as_u16()),
             Answer::Broken(_) | Answer::Unreachable(_) | Answer::Damaged => None,
         };
         let outcome = answer.outcome(claimed.attempt, &self.inbox.terms, clock::wall(), fastrand::f64());
-        self.end(&claimed, outcome, status).await;
+        self.end(&claimed, outcome, service).await;
     }
 
     /// Writes down what became of the message, and tells it.
-    async fn end(&self, claimed: &Claimed, outcome: Outcome, status: Option<u16>) {
+    async fn end(&self, claimed: &Claimed, outcome: Outcome, service: Service) {
         if !self.note(claimed, &outcome).await {
             return;
         }
@@ -93,13 +95,14 @@ impl Courier {
             }
             Outcome::Returned => return,
         };
-        self.inbox.account.ended(claimed, fate, status, clock::wall());
+        self.inbox.account.ended(claimed, fate, service, clock::wall());
     }
 
-    async fn send(&mut self, claimed: &Claimed) -> Sent {
+    /// Sends it; `target` becomes the address that was tried last.
+    async fn send(&self, claimed: &Claimed, target: &mut Option<SocketAddr>) -> Sent {
         let mut phase = self.phase.clone();
         tokio::select! {
-            answer = self.post.deliver(claimed, self.inbox.terms.timeout) => Sent::Answered(answer),
+            answer = self.post.deliver(claimed, self.inbox.terms.timeout, target) => Sent::Answered(answer),
             () = self.hold(claimed) => Sent::Lost,
             _ = phase.wait_for(|phase| *phase == Phase::Cut) => Sent::Cut,
         }

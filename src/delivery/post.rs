@@ -60,25 +60,27 @@ impl Post {
         Arc::ptr_eq(&self.upstream, upstream)
     }
 
-    /// Sends a message, at the latest until `timeout` is over. A target that takes no connection is left for the next one.
-    pub async fn deliver(&self, claimed: &Claimed, timeout: Duration) -> Answer {
-        match tokio::time::timeout(timeout, self.try_targets(claimed)).await {
+    /// Sends a message, at the latest until `timeout` is over. A target that takes no connection is left for the next one;
+    /// `last` becomes the address of the last one.
+    pub async fn deliver(&self, claimed: &Claimed, timeout: Duration, last: &mut Option<SocketAddr>) -> Answer {
+        match tokio::time::timeout(timeout, self.try_targets(claimed, last)).await {
             Ok(answer) => answer,
             Err(_) => Answer::Broken("the service did not answer in time".to_owned()),
         }
     }
 
-    async fn try_targets(&self, claimed: &Claimed) -> Answer {
+    async fn try_targets(&self, claimed: &Claimed, last: &mut Option<SocketAddr>) -> Answer {
         let mut tried: SmallVec<[u16; 4]> = SmallVec::new();
-        let mut last = "no target has an address".to_owned();
+        let mut unreachable = "no target has an address".to_owned();
         while let Some(choice) = self.upstream.choose(&tried).filter(|choice| !tried.contains(&choice.index)) {
             tried.push(choice.index);
+            *last = Some(choice.address);
             match self.send(claimed, &choice).await {
-                Answer::Unreachable(why) => last = why,
+                Answer::Unreachable(why) => unreachable = why,
                 answer => return answer,
             }
         }
-        Answer::Unreachable(last)
+        Answer::Unreachable(unreachable)
     }
 
     async fn send(&self, claimed: &Claimed, choice: &Choice<'_>) -> Answer {

@@ -74,7 +74,6 @@
 //!     expect: { status: 415, code: UNSUPPORTED_MEDIA_TYPE }
 //! ```
 
-pub mod json;
 mod media;
 mod mistake;
 mod parameters;
@@ -87,7 +86,6 @@ use bytes::Bytes;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use self::json::Fault;
 use self::media::MediaTypes;
 use self::mistake::{Mistake, located};
 use self::parameters::Parameters;
@@ -95,6 +93,7 @@ use self::schema::Schema;
 use crate::context::Context;
 use crate::contract::{BodyFilter, Compiler, Filter, Hooks, Pending, Settings, Step, Verdict};
 use crate::head::RequestHead;
+use crate::json::{self, Fault};
 use crate::reply::Rejection;
 use crate::types::Size;
 use crate::yaml::{Located, Named, Node, Problem};

@@ -1,5 +1,6 @@
 //! What is told of messages: counters, and the lines of the webhook log.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -31,6 +32,15 @@ pub enum Fate<'a> {
     /// It is tried again at this time.
     Retry(SystemTime, &'a str),
     Dead(&'a str),
+}
+
+/// Whom a message was sent to, and what they said; for the log.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Service {
+    /// The address that was tried last, if there was one.
+    pub target: Option<SocketAddr>,
+    /// What it answered, if it did.
+    pub status: Option<u16>,
 }
 
 impl Account {
@@ -79,8 +89,8 @@ impl Account {
         self.log(message, Kept::new(step, &self.inbox, &message.id), time);
     }
 
-    /// A delivery ended. `status` is what the upstream said, if it said something.
-    pub fn ended(&self, claimed: &Claimed, fate: Fate<'_>, status: Option<u16>, time: SystemTime) {
+    /// A delivery ended.
+    pub fn ended(&self, claimed: &Claimed, fate: Fate<'_>, service: Service, time: SystemTime) {
         let message = &claimed.message;
         let age = time.duration_since(message.received).unwrap_or_default();
         if let Some(counters) = &self.counters {
@@ -95,8 +105,9 @@ impl Account {
             Fate::Retry(due, why) => (Step::Retry, Some(why), Some(due)),
             Fate::Dead(why) => (Step::Dead, Some(why), None),
         };
+        let Service { target, status } = service;
         let (attempt, age) = (Some(claimed.attempt), Some(age));
-        let kept = Kept { attempt, status, why, due, age, ..Kept::new(step, &self.inbox, &message.id) };
+        let kept = Kept { attempt, status, why, target, due, age, ..Kept::new(step, &self.inbox, &message.id) };
         self.log(message, kept, time);
     }
 

@@ -73,6 +73,7 @@ pub struct Metrics {
     store: OnceLock<Box<dyn Fn() -> StoreSample + Send + Sync>>,
     replay: OnceLock<Box<dyn Fn() -> ReplaySample + Send + Sync>>,
     buckets: OnceLock<Box<dyn Fn() -> usize + Send + Sync>>,
+    body_memory: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>,
 }
 
 /// Where to ask how many lines a log lost.
@@ -120,6 +121,7 @@ impl Metrics {
             store: OnceLock::new(),
             replay: OnceLock::new(),
             buckets: OnceLock::new(),
+            body_memory: OnceLock::new(),
         })
     }
 
@@ -243,6 +245,11 @@ impl Metrics {
         let _ = self.buckets.set(Box::new(count));
     }
 
+    /// Where to ask how many bytes of memory request bodies take. The first one given stays.
+    pub fn show_body_memory(&self, bytes: impl Fn() -> u64 + Send + Sync + 'static) {
+        let _ = self.body_memory.set(Box::new(bytes));
+    }
+
     /// Everything, in the text exposition format 0.0.4; see [`CONTENT_TYPE`].
     pub fn render(&self) -> String {
         let mut families = self.gateway_families();
@@ -254,6 +261,7 @@ impl Metrics {
         upstreams.extend(self.other_upstream.get().cloned());
         let mut targets = self.targets.all();
         targets.extend(self.other_target.get().cloned());
+        families.extend(self.log_families());
         families.extend(listener::families(&self.listeners.all()));
         families.extend(route::families(&routes));
         families.extend(webhooks::families(&routes));
@@ -286,7 +294,6 @@ impl Metrics {
         let config = self.config();
         let hash = config.hash.as_deref();
         let reloads = [("failed", &self.reloads_failed), ("ok", &self.reloads_ok)];
-        let dropped = |log: &Dropped| log.get().map_or(0, |dropped| dropped());
         let capped = f64::from(u8::from(self.capped()));
         vec![
             counters(
@@ -310,21 +317,6 @@ impl Metrics {
                 config.file_errors.iter().map(|(file, errors)| gauge(&[("file", file)], *errors as f64)),
             ),
             counters(
-                "tollgate_access_log_dropped_total",
-                "Access log lines lost because the target was too slow or could not be written.",
-                [counter(&[], dropped(&self.access_log_dropped))],
-            ),
-            counters(
-                "tollgate_audit_log_dropped_total",
-                "Audit log lines lost because the target was too slow or could not be written.",
-                [counter(&[], dropped(&self.audit_log_dropped))],
-            ),
-            counters(
-                "tollgate_webhook_log_dropped_total",
-                "Webhook log lines lost because the target was too slow or could not be written.",
-                [counter(&[], dropped(&self.webhook_log_dropped))],
-            ),
-            counters(
                 "tollgate_malformed_requests_total",
                 "Requests refused before they had a route, by reason.",
                 self.malformed.counts().map(|(reason, count)| counter(&[("reason", reason)], count)),
@@ -340,6 +332,11 @@ impl Metrics {
                 self.buckets.get().map(|count| gauge(&[], count() as f64)),
             ),
             gauges(
+                "tollgate_body_memory_bytes",
+                "Memory that request bodies take which are gathered as a whole.",
+                self.body_memory.get().map(|bytes| gauge(&[], bytes() as f64)),
+            ),
+            gauges(
                 "tollgate_metrics_series_capped",
                 "1 when routes or targets are counted as (other) because there were too many names.",
                 [gauge(&[], capped)],
@@ -350,6 +347,18 @@ impl Metrics {
                 [gauge(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)],
             ),
         ]
+    }
+
+    fn log_families(&self) -> impl Iterator<Item = MetricFamily> {
+        let logs = [
+            ("tollgate_access_log_dropped_total", "Access", &self.access_log_dropped),
+            ("tollgate_audit_log_dropped_total", "Audit", &self.audit_log_dropped),
+            ("tollgate_webhook_log_dropped_total", "Webhook", &self.webhook_log_dropped),
+        ];
+        logs.into_iter().map(|(name, log, dropped)| {
+            let help = format!("{log} log lines lost because the target was too slow or could not be written.");
+            counters(name, &help, [counter(&[], dropped.get().map_or(0, |dropped| dropped()))])
+        })
     }
 
     /// Whether somebody holds a handle that is not counted by its own name.

@@ -2,7 +2,7 @@
 //! body, a field, a query or a secret: messages appear by what names them.
 
 use std::io;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -70,8 +70,8 @@ pub struct Kept<'a> {
     pub status: Option<u16>,
     /// What went wrong, in words of the program. Cut after [`WHY_BYTES_MAX`].
     pub why: Option<&'a str>,
-    /// The address it was sent to.
-    pub target: Option<&'a str>,
+    /// The address that was tried last.
+    pub target: Option<SocketAddr>,
     /// When it is tried again.
     pub due: Option<SystemTime>,
     /// How long ago it arrived.
@@ -190,7 +190,10 @@ fn write_received(out: &mut Vec<u8>, received: &Received<'_>) {
 
 fn write_kept(out: &mut Vec<u8>, kept: &Kept<'_>) {
     let why = kept.why.map(|why| why.get(..why.floor_char_boundary(WHY_BYTES_MAX)).unwrap_or_default());
-    fields(out, &[("inbox", Some(kept.inbox)), ("id", Some(kept.id)), ("why", why), ("target", kept.target)]);
+    fields(out, &[("inbox", Some(kept.inbox)), ("id", Some(kept.id)), ("why", why)]);
+    if let Some(target) = kept.target {
+        put(out, format_args!(",\"target\":\"{target}\""));
+    }
     for (name, number) in [("attempt", kept.attempt), ("status", kept.status.map(u32::from))] {
         if let Some(number) = number {
             put(out, format_args!(",\"{name}\":{number}"));

@@ -10,6 +10,11 @@ use bytes::Bytes;
 /// The bodies of this process. Not of one snapshot: what is held is held, under whichever configuration it came in.
 pub static BODIES: Memory = Memory::new();
 
+/// Bytes of memory that gathered bodies take now.
+pub fn body_memory() -> u64 {
+    BODIES.held()
+}
+
 /// How much is charged. No order with other memory has to be kept: it is a sum and guards nothing.
 pub struct Memory {
     charged: AtomicU64,
@@ -18,6 +23,10 @@ pub struct Memory {
 impl Memory {
     pub const fn new() -> Self {
         Self { charged: AtomicU64::new(0) }
+    }
+
+    fn held(&self) -> u64 {
+        self.charged.load(Ordering::Relaxed)
     }
 
     /// A charge of nothing yet.
@@ -75,25 +84,21 @@ mod tests {
         Box::leak(Box::new(Memory::new()))
     }
 
-    fn charged(memory: &Memory) -> u64 {
-        memory.charged.load(Ordering::Relaxed)
-    }
-
     #[test]
     fn what_fits_is_charged_and_one_byte_more_is_not() {
         let memory = memory();
         let (mut first, mut second) = (memory.charge(), memory.charge());
         assert!(first.raise(60, 100) && second.raise(40, 100));
         assert!(!first.raise(61, 100) && !second.raise(41, 100));
-        assert_eq!(charged(memory), 100, "a refusal charges nothing");
+        assert_eq!(memory.held(), 100, "a refusal charges nothing");
         assert!(first.raise(10, 100), "it holds that much already");
         drop(second);
-        assert_eq!(charged(memory), 60);
+        assert_eq!(memory.held(), 60);
         assert!(first.raise(100, 100));
         drop(first);
-        assert_eq!(charged(memory), 0);
+        assert_eq!(memory.held(), 0);
         assert!(!memory.charge().raise(1, 0) && !memory.charge().raise(u64::MAX, 100));
-        assert_eq!(charged(memory), 0);
+        assert_eq!(memory.held(), 0);
     }
 
     #[test]
@@ -104,8 +109,8 @@ mod tests {
         let whole = charge.tie(b"12345678".to_vec());
         let part = whole.slice(6..);
         drop(whole);
-        assert_eq!((charged(memory), &*part), (8, b"78".as_slice()));
+        assert_eq!((memory.held(), &*part), (8, b"78".as_slice()));
         drop(part);
-        assert_eq!(charged(memory), 0);
+        assert_eq!(memory.held(), 0);
     }
 }

@@ -1,6 +1,5 @@
 //! What a store says of a message.
 
-use std::fmt::Write as _;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -8,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::{IN_PROGRESS, Message};
 use crate::state::{self, Space, Store, StoreError};
+use crate::types::hex;
 
 const SPACE: Space = state::REPLAY;
 /// The value of a message that got through. One that is on its way has `p`, when that ends in milliseconds since 1970, and
@@ -141,11 +141,7 @@ fn key(message: Message<'_>) -> String {
         hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         hash.update(part);
     }
-    let mut key = String::with_capacity(64);
-    for byte in hash.finalize() {
-        let _ = write!(key, "{byte:02x}");
-    }
-    key
+    hex(&hash.finalize())
 }
 
 /// A time that does not exist never comes.

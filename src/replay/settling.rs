@@ -17,6 +17,8 @@ const AT_ONCE: usize = 256;
 /// What may wait while the store is away. What comes then is not told: an entry of a message that got through ends, and other
 /// gateways let it pass again.
 pub const WAITING_MAX: usize = 65_536;
+/// How long the first one waits for others.
+const LINGER: Duration = Duration::from_millis(1);
 /// How often the store is told when it fails in between.
 const TRIES: u32 = 5;
 /// How long the store may take.
@@ -104,6 +106,8 @@ impl Settling {
                 return next;
             }
             more.await;
+            // Under load others follow at once: waking for each of them costs more than all that is to be done.
+            tokio::time::sleep(LINGER).await;
         }
     }
 

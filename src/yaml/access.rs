@@ -6,6 +6,7 @@ use super::located::REST;
 use super::node::{Entry, Key, Kind, Node, Text};
 use super::problem::{hint_known, quoted, suggest};
 use super::{Place, Problem};
+use crate::types::names_credential;
 use serde::de::value::{SeqDeserializer, StrDeserializer};
 use serde::de::{
     DeserializeSeed, Deserializer, EnumAccess, IntoDeserializer, MapAccess, SeqAccess, VariantAccess, Visitor,
@@ -113,10 +114,15 @@ impl<'n, 'r> MapEntries<'n, 'r> {
     fn refuse(&self, key: &Key, fields: &[&str]) {
         let mut problem = Problem::new(key.place, format!("unknown key {}", quoted(&key.text)));
         problem.hint = hint_known(&key.text, fields, "known keys");
-        self.run.problems.borrow_mut().push(problem);
         // Only a key that is not given itself can be the one that was meant.
         let given = |field: &str| self.entries.iter().any(|entry| &*entry.key.text == field);
-        if let Some(meant) = suggest(&key.text, fields.iter().copied()).filter(|meant| !given(meant)) {
+        let meant = suggest(&key.text, fields.iter().copied()).filter(|meant| !given(meant));
+        problem.hides_values = match meant {
+            Some(meant) => names_credential(meant),
+            None => fields.iter().any(|field| names_credential(field) && !given(field)),
+        };
+        self.run.problems.borrow_mut().push(problem);
+        if let Some(meant) = meant {
             self.run.note_slip(self.container(), meant);
         }
     }

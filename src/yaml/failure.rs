@@ -60,12 +60,16 @@ impl Failure {
 
     pub(super) fn into_problem(self, fallback: Place) -> Problem {
         let Details { message, hint, place, .. } = *self.0;
-        Problem { place: place.unwrap_or(fallback), message, hint, related: None }
+        Problem { place: place.unwrap_or(fallback), message, hint, ..Problem::new(Place::UNKNOWN, "") }
     }
 
     /// Takes every substituted value that `node` holds out of the texts: what a type's own check says may quote it.
     pub(super) fn redact(&mut self, node: &Node) {
         match &node.kind {
+            // Nothing is there to be given away, and that it is empty is what somebody has to know.
+            Kind::Str(Text { text, origin: Some(origin) }) if text.is_empty() => {
+                self.0.hint.get_or_insert_with(|| format!("{origin} is empty"));
+            }
             Kind::Str(Text { origin: Some(origin), .. }) => {
                 self.0.message = format!("the value of {origin} is not allowed here");
                 self.0.hint = None;

@@ -35,6 +35,8 @@ pub struct Problem {
     pub hint: Option<String>,
     /// A second place that belongs to it.
     pub related: Option<Related>,
+    /// Nothing that stands behind a key on the line is shown: it may be a secret.
+    pub(super) hides_values: bool,
 }
 
 /// A second place of a [`Problem`], such as the first of two definitions.
@@ -58,7 +60,7 @@ pub struct Report {
 
 impl Problem {
     pub fn new(place: Place, message: impl Into<String>) -> Self {
-        Self { place, message: message.into(), hint: None, related: None }
+        Self { place, message: message.into(), hint: None, related: None, hides_values: false }
     }
 
     /// Something that is named but does not exist, with the nearest name or all there are as a hint.
@@ -168,6 +170,10 @@ impl Problems {
             return Ok(value);
         }
         self.list.sort_by_key(|problem| problem.place);
+        // Problems are shown with their lines: what one of them hides, another on the same line must not show.
+        let line = |problem: &Problem| (problem.place.file, problem.place.line);
+        let hidden: HashSet<_> = self.list.iter().filter(|problem| problem.hides_values).map(line).collect();
+        self.list.iter_mut().for_each(|problem| problem.hides_values = hidden.contains(&line(problem)));
         if let Some(place) = self.more {
             self.list.push(Problem::new(place, "there may be more problems").with_hint("mend those above first"));
         }

@@ -71,10 +71,11 @@ impl Sources {
     /// A problem for people: several lines, the last one without a line break.
     ///
     /// The line of the file is shown with a caret below, cropped when it is long, and with the values below keys that
-    /// look like credentials (`secret`, `password`, `token`, `key`, …) replaced by `…`.
+    /// look like credentials (`secret`, `password`, `token`, `key`, …) replaced by `…`; so are those behind an unknown key
+    /// where such a key may have been meant.
     pub fn render(&self, problem: &Problem) -> String {
         let mut out = format!("{}: {}", self.locate(problem.place), self.text_about(problem.place, &problem.message));
-        if let Some(shown) = line::show(self.text(problem.place.file), problem.place) {
+        if let Some(shown) = line::show(self.text(problem.place.file), problem.place, problem.hides_values) {
             let number = problem.place.line.to_string();
             let margin = " ".repeat(number.len());
             let pad = " ".repeat(shown.caret_column);

@@ -2,23 +2,12 @@
 
 use sha2::{Digest as _, Sha256};
 
-use crate::harness::{Client, Framing, Gateway, Upstream, all_to, answer, noise, within};
+use crate::harness::{Client, Framing, Gateway, Upstream, all_to, answer, chunked, noise, within};
 
 const MAX: usize = 1000;
 
 fn limited(upstream: &Upstream) -> String {
     all_to(upstream).replace(", upstream: main", &format!(", body_max: {MAX}B, upstream: main"))
-}
-
-fn chunked(body: &[u8], size: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for chunk in body.chunks(size) {
-        bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
-        bytes.extend_from_slice(chunk);
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes.extend_from_slice(b"0\r\n\r\n");
-    bytes
 }
 
 const CHUNKED: &str = "POST /x HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n";

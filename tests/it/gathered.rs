@@ -7,7 +7,7 @@ mod upstreams;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::harness::{Client, Framing, Gateway, Upstream, noise};
+use crate::harness::{Client, Framing, Gateway, Upstream, chunked, noise};
 
 /// The most that the filter takes.
 const MAX: usize = 1024 * 1024;
@@ -37,17 +37,6 @@ async fn start(upstream: &Upstream) -> Gateway {
 
 fn hash(bytes: &[u8]) -> String {
     Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-fn chunked(body: &[u8], size: usize) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    for chunk in body.chunks(size) {
-        bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
-        bytes.extend_from_slice(chunk);
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes.extend_from_slice(b"0\r\n\r\n");
-    bytes
 }
 
 fn head(path: &str, fields: &str) -> String {

@@ -97,6 +97,9 @@ async fn what_is_acknowledged_arrives_byte_for_byte() {
             ("tollgate_inbox_paused{inbox=\"hooks\"}", 0.0),
         ])
         .await;
+    let status = gateway.ask_admin("GET /status").await.json();
+    assert_eq!((&status["inboxes"][0]["name"], &status["inboxes"][0]["paused"]), (&"hooks".into(), &false.into()));
+    assert_eq!(status["inboxes"][0]["messages"]["dead"], 0);
     gateway.stop().await;
     let log = std::fs::read_to_string(site.folder.path().join("webhooks.log")).unwrap();
     let mut lines: Vec<Value> = log.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
@@ -108,6 +111,7 @@ async fn what_is_acknowledged_arrives_byte_for_byte() {
         (&lines[0]["attempt"], &lines[0]["status"], &lines[0]["delivery"]),
         (&1.into(), &200.into(), &id.into())
     );
+    assert_eq!(lines[0]["target"], upstream.address.to_string());
 }
 
 #[tokio::test(flavor = "multi_thread")]

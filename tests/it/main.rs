@@ -13,6 +13,7 @@
 
 mod harness;
 
+mod admin_inboxes;
 mod admin_limits;
 mod auth;
 mod bodies;

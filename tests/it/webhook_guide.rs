@@ -70,8 +70,12 @@ impl Shell {
         loop {
             let begin = printed.len();
             assert!(self.output.read_line(&mut printed).unwrap() > 0, "the shell ended: {printed}");
-            if printed[begin..].trim_end() == END {
-                printed.truncate(begin);
+            // What a service answers need not end with a line break.
+            if let Some(rest) = printed[begin..].trim_end().strip_suffix(END).map(str::len) {
+                printed.truncate(begin + rest);
+                if rest > 0 {
+                    printed.push('\n');
+                }
                 return printed;
             }
         }

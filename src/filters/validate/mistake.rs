@@ -6,8 +6,8 @@ use jsonschema::ValidationError;
 use jsonschema::error::ValidationErrorKind;
 use serde_json::{Value, json};
 
-use super::json::Segment;
 use super::words;
+use crate::json::Segment;
 use crate::reply::{Code, Rejection};
 use crate::types::names_credential;
 

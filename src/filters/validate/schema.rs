@@ -5,9 +5,9 @@ mod keywords;
 use jsonschema::{PatternOptions, Validator};
 use serde_json::{Map, Value};
 
-use super::json::{self, Fault};
 use super::mistake::{Mistake, located};
 use crate::contract::Compiler;
+use crate::json::{self, Fault};
 use crate::yaml::{Kind, Node, Place, Problem};
 
 /// Values of a body up to which every mistake is told; of a larger one, the first.

@@ -9,6 +9,8 @@ use sha1::Sha1;
 use sha2::{Sha256, Sha512};
 use subtle::{Choice, ConstantTimeEq};
 
+use crate::types::hex;
+
 /// Length of the longest signature, in bytes: that of SHA-512.
 const SIGNATURE_BYTES_MAX: usize = 64;
 
@@ -91,7 +93,7 @@ impl Encoding {
     /// Writes a signature as those who send it do.
     pub fn write(self, signature: &[u8]) -> String {
         match self {
-            Self::LowerHex | Self::Hex => signature.iter().map(|byte| format!("{byte:02x}")).collect(),
+            Self::LowerHex | Self::Hex => hex(signature),
             Self::Base64 => STANDARD.encode(signature),
         }
     }

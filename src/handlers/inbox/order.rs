@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::contract::Compiler;
 use crate::head::{HeaderName, RequestHead};
+use crate::types::hex;
 use crate::yaml::{Located, Node, Problem};
 
 /// Longest key that is kept as it is, in bytes.
@@ -79,10 +80,6 @@ impl Order {
 fn bounded(key: &[u8]) -> String {
     match std::str::from_utf8(key) {
         Ok(text) if key.len() <= KEY_BYTES_MAX => text.to_owned(),
-        _ => Sha256::digest(key).iter().fold("sha256:".to_owned(), |mut text, byte| {
-            // Writing to a string cannot fail.
-            let _ = std::fmt::Write::write_fmt(&mut text, format_args!("{byte:02x}"));
-            text
-        }),
+        _ => format!("sha256:{}", hex(&Sha256::digest(key))),
     }
 }

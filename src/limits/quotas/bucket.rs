@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, RandomState};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -16,6 +15,7 @@ use super::teller::{Access, PATIENCE, Teller, UnderWay};
 use super::{Answer, Figures, OnStoreError};
 use crate::clock;
 use crate::state::KEY_BYTES_MAX;
+use crate::types::hex;
 
 /// Parts that the accounts are in, so that workers seldom wait for each other.
 pub const SHARDS: usize = 32;
@@ -250,12 +250,7 @@ impl Bucket {
             return key;
         }
         let digest = Sha256::new().chain_update(&*self.name).chain_update([0]).chain_update(who).finalize();
-        let mut key = format!("{span}/sha256:");
-        for byte in digest {
-            // Writing to a string cannot fail.
-            let _ = write!(key, "{byte:02x}");
-        }
-        key
+        format!("{span}/sha256:{}", hex(&digest))
     }
 
     fn learn(&self, who: &str, plan: &Plan, said: Said, may_go_on: bool) -> Option<Plan> {

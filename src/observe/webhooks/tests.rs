@@ -66,7 +66,7 @@ fn a_line_says_what_an_inbox_did() {
         attempt: Some(2),
         status: Some(503),
         why: Some("it answered 503"),
-        target: Some("10.0.0.7:9000"),
+        target: Some("10.0.0.7:9000".parse().unwrap()),
         due: Some(due),
         age: Some(Duration::from_millis(12_500)),
         ..Kept::new(Step::Retry, "hooks", "0192")
@@ -118,7 +118,7 @@ fn the_page_shows_lines_as_they_are() {
         attempt: Some(1),
         status: Some(503),
         why: Some("the service answered 503"),
-        target: Some("10.0.0.7:9000"),
+        target: Some("10.0.0.7:9000".parse().unwrap()),
         due: Some(SystemTime::UNIX_EPOCH + Duration::from_millis(1_767_225_605_012)),
         age: Some(Duration::from_millis(5)),
         ..Kept::new(Step::Retry, "github", "0192f3a1")

@@ -17,15 +17,20 @@ pub(super) struct Shown {
     pub(super) caret_width: usize,
 }
 
-/// The line at `place`, or nothing when the text has no such line or nothing is on it.
-pub(super) fn show(text: &str, place: Place) -> Option<Shown> {
+/// The line at `place`, or nothing when the text has no such line or nothing is on it. With `hides_values`, no value is
+/// shown.
+pub(super) fn show(text: &str, place: Place, hides_values: bool) -> Option<Shown> {
     let index = usize::try_from(place.line).ok()?.checked_sub(1)?;
     let lines: Vec<&str> = lines(text).take(index.saturating_add(1)).collect();
     let (line, above) = lines.split_last().filter(|_| lines.len() > index)?;
     if line.trim().is_empty() {
         return None;
     }
-    let cells = cells(line, under_credential(line, above));
+    let hides = match under_credential(line, above) {
+        Hidden::Credentials if hides_values => Hidden::Values,
+        hides => hides,
+    };
+    let cells = cells(line, hides);
     let at = usize::try_from(place.column).ok()?.saturating_sub(1);
     let length = token_length(line, at);
     Some(crop(&cells, at.min(cells.len()), length))

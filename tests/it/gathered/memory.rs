@@ -45,6 +45,8 @@ async fn beyond_the_bound_bodies_are_refused_and_others_are_not() {
         tokio::time::sleep(Duration::from_millis(10)).await;
     };
     let held = UPLOADS - refused;
+    let shown = gateway.scrape().await.get("tollgate_body_memory_bytes").unwrap();
+    assert!(shown >= (held * 300_000) as f64 && shown <= (16 * MAX) as f64, "{shown} bytes of {held}");
     assert!(held >= 16 * MAX / 600_000 / 2, "{held} are held");
     // Whoever needs no such memory is served.
     for _ in 0..20 {
@@ -57,6 +59,7 @@ async fn beyond_the_bound_bodies_are_refused_and_others_are_not() {
     // When the bodies are gone there is room again.
     clients.clear();
     settled(&gateway, "all").await;
+    assert_eq!(gateway.scrape().await.get("tollgate_body_memory_bytes"), Some(0.0));
     for _ in 0..3 {
         assert_eq!(hash(&gateway.post("/x", &body).await.body), hash(&body));
     }

@@ -4,7 +4,7 @@ use http::Request;
 use serde_json::json;
 
 use super::{configuration, login, post, refused_with};
-use crate::harness::Gateway;
+use crate::harness::{Gateway, chunked};
 
 /// What `login` takes.
 const BODY_BYTES_MAX: usize = 8 * 1024;
@@ -20,15 +20,8 @@ fn head(framing: &str) -> String {
     format!("POST /auth/login HTTP/1.1\r\nHost: a.test\r\nContent-Type: application/json\r\n{framing}\r\n\r\n")
 }
 
-fn chunked(body: &[u8], size: usize) -> Vec<u8> {
-    let mut bytes = head("Transfer-Encoding: chunked").into_bytes();
-    for chunk in body.chunks(size) {
-        bytes.extend_from_slice(format!("{:x}\r\n", chunk.len()).as_bytes());
-        bytes.extend_from_slice(chunk);
-        bytes.extend_from_slice(b"\r\n");
-    }
-    bytes.extend_from_slice(b"0\r\n\r\n");
-    bytes
+fn in_chunks(body: &[u8], size: usize) -> Vec<u8> {
+    [head("Transfer-Encoding: chunked").as_bytes(), &chunked(body, size)].concat()
 }
 
 /// Failures are what is asked for here.
@@ -43,7 +36,7 @@ async fn a_body_up_to_the_limit_is_read_and_one_byte_more_is_not() {
     for (length, fits) in [(BODY_BYTES_MAX, true), (BODY_BYTES_MAX + 1, false), (BODY_BYTES_MAX * 20, false)] {
         let body = body(length);
         let known = [head(&format!("Content-Length: {length}")).as_bytes(), &body].concat();
-        for bytes in [known, chunked(&body, 1000), chunked(&body, length)] {
+        for bytes in [known, in_chunks(&body, 1000), in_chunks(&body, length)] {
             let mut client = gateway.client().await;
             client.send(&bytes).await;
             let response = client.response().await;
@@ -67,7 +60,7 @@ async fn the_limit_of_the_route_counts_too() {
     let gateway = Gateway::start(&yaml).await;
     for (length, status) in [(100, 401), (101, 413)] {
         let mut client = gateway.client().await;
-        client.send(chunked(&body(length), 30)).await;
+        client.send(in_chunks(&body(length), 30)).await;
         assert_eq!(client.response().await.status, status, "{length}");
     }
 }

@@ -1,7 +1,7 @@
 //! JSON, read strictly: one value, in UTF-8, nested no deeper than allowed, no member twice.
 //!
 //! Of two members of one name [RFC 8259 §4](https://www.rfc-editor.org/rfc/rfc8259#section-4) lets a reader take either, so a service
-//! could see another value than the one that was validated.
+//! could see another value than the one that was validated, and two readers could be told two things by one signed token.
 
 use std::cell::RefCell;
 use std::fmt;

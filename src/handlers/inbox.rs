@@ -79,6 +79,7 @@ mod order;
 mod settings;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use http::header::RETRY_AFTER;
@@ -109,6 +110,8 @@ struct Inbox {
     status: StatusCode,
     inboxes: Arc<Inboxes>,
     account: Arc<Account>,
+    /// Whether the last message could not be stored, and the log says so.
+    is_away: AtomicBool,
 }
 
 impl AsyncHandler for Inbox {
@@ -130,17 +133,25 @@ impl AsyncHandler for Inbox {
             let names = self.account.names(&message);
             match queue.put(message, self.bounds).await {
                 Ok(Put::Stored) => {
+                    self.is_there();
                     self.account.stored(names.as_ref(), clock::wall());
                     let reply = Reply::new(self.status);
                     Ok(id.into_iter().fold(reply, |reply, id| reply.with_field(X_MESSAGE_ID, id)))
                 }
                 Ok(Put::Full) => {
+                    self.is_there();
                     self.account.refused("full");
                     let rejection = Rejection::new(Code::INBOX_FULL, "the inbox is full");
                     Err(Box::new(rejection.with_field(RETRY_AFTER, FULL_FOR)))
                 }
                 Err(error) => {
-                    tracing::error!(inbox = &*self.name, %error, "a message could not be stored; its sender was told so");
+                    // Senders that come again and again would fill the log with it.
+                    if !self.is_away.swap(true, Ordering::Relaxed) {
+                        tracing::error!(
+                            inbox = &*self.name, %error,
+                            "a message could not be stored; until one can be, senders are told so, and the log says no more of it"
+                        );
+                    }
                     Err(self.away())
                 }
             }
@@ -149,6 +160,12 @@ impl AsyncHandler for Inbox {
 }
 
 impl Inbox {
+    fn is_there(&self) {
+        if self.is_away.load(Ordering::Relaxed) && self.is_away.swap(false, Ordering::Relaxed) {
+            tracing::info!(inbox = &*self.name, "the store takes messages again");
+        }
+    }
+
     fn away(&self) -> Box<Rejection> {
         self.account.refused("unavailable");
         let rejection = Rejection::new(Code::STATE_UNAVAILABLE, "the message cannot be stored now");

@@ -285,11 +285,11 @@ impl Work for Messages {
     }
 
     fn together(&mut self, connection: &mut Connection, batch: &[Operation]) -> rusqlite::Result<Vec<Answer>> {
-        let transaction = connection.transaction()?;
         let space = match batch.iter().map(put_bytes).fold(0, u64::saturating_add) {
             0 => Ok(()),
-            bytes => self.space.check(&transaction, bytes),
+            bytes => self.space.check(connection, bytes),
         };
+        let transaction = connection.transaction()?;
         let mut tables = Tables::new(&transaction, self.tallies.clone());
         let answers: rusqlite::Result<Vec<Answer>> = batch
             .iter()

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
@@ -128,7 +128,10 @@ fn serve<W: Work>(mut connection: Connection, mut jobs: mpsc::Receiver<Job<W>>, 
                 }
             }
             // One of them cannot be done; the others are not to suffer for it.
-            Err(_) => {
+            Err(error) => {
+                if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
+                    make_room(&connection);
+                }
                 for (operation, caller) in operations.iter().zip(callers) {
                     let alone = work.together(&mut connection, std::slice::from_ref(operation));
                     let alone = alone.map_err(|error| failed::<W>(&error));
@@ -137,6 +140,13 @@ fn serve<W: Work>(mut connection: Connection, mut jobs: mpsc::Receiver<Job<W>>, 
             }
         }
     }
+}
+
+/// Brings what is in the write-ahead log to its place, and gives its space back. On a disk that is full the log cannot grow to
+/// the length at which that happens by itself, and nothing could be written any more, not even that something is gone.
+pub fn make_room(connection: &Connection) {
+    // Where that fails too there is no room indeed, and what is tried next says so.
+    let _ = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
 }
 
 /// The failure as operators read it. It holds no value: SQLite's messages never do.

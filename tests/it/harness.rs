@@ -2,6 +2,7 @@
 
 mod admin;
 mod client;
+mod disk;
 mod folder;
 mod gateway;
 mod h2c;
@@ -13,6 +14,7 @@ mod wire;
 use std::time::Duration;
 
 pub use client::{Client, Response};
+pub use disk::Disk;
 pub use folder::Folder;
 pub use gateway::Gateway;
 pub use h2c::H2Client;

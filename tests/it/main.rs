@@ -22,6 +22,7 @@ mod gathered;
 mod headers;
 mod http2;
 mod inbox;
+mod inbox_chaos;
 mod issuers;
 mod keys;
 mod limits;

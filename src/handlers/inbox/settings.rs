@@ -2,6 +2,7 @@
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use schemars::JsonSchema;
@@ -104,6 +105,7 @@ impl Settings for InboxSettings {
             status,
             inboxes: Arc::clone(compiler.inboxes()),
             account: Arc::clone(&account),
+            is_away: AtomicBool::new(false),
         };
         compiler.inbox(InboxUse { name, upstream: self.upstream, terms, account });
         Some(AnyHandler::waiting(handler))

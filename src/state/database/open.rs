@@ -25,6 +25,10 @@ pub struct Format {
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Where the write-ahead log is cut off after a transaction that was larger.
 const LOG_BYTES_KEPT: i64 = 16 * 1024 * 1024;
+const PAGE_BYTES: u64 = 4096;
+/// The latter is SQLite's own.
+const LOG_PAGES_MIN: i64 = 16;
+const LOG_PAGES_MAX: i64 = 1000;
 
 /// Why a file cannot be such a database, with what to do.
 #[derive(Debug, thiserror::Error)]
@@ -85,6 +89,7 @@ fn connect(path: &Path, format: &Format) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "max_page_count", format.pages_max)?;
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
+    connection.pragma_update(None, "wal_autocheckpoint", log_pages(path))?;
     connection.pragma_update(None, "trusted_schema", false)?;
     let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive)?;
     let application: i32 = transaction.pragma_query_value(None, "application_id", |row| row.get(0))?;
@@ -110,6 +115,14 @@ fn connect(path: &Path, format: &Format) -> rusqlite::Result<Connection> {
     }
     transaction.commit()?;
     Ok(connection)
+}
+
+/// How long the write-ahead log gets, in pages, before what is in it goes to its place: a 64th of a small disk. There the
+/// usual length would be more than what is kept free for it.
+fn log_pages(path: &Path) -> i64 {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let disk = rustix::fs::statvfs(folder).map_or(u64::MAX, |disk| disk.f_blocks.saturating_mul(disk.f_frsize));
+    i64::try_from(disk / 64 / PAGE_BYTES).unwrap_or(i64::MAX).clamp(LOG_PAGES_MIN, LOG_PAGES_MAX)
 }
 
 fn refusal(message: String) -> rusqlite::Error {

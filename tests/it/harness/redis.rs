@@ -14,16 +14,25 @@ use super::within;
 const KEEPER: &str = "redis-server \"$@\" >/dev/null 2>&1 & id=$!; echo $id; cat >/dev/null; kill -9 $id 2>/dev/null";
 const MISSING: &str = "redis-server is not installed: `make test` installs it, or `apt-get install redis-server`";
 
-/// A server with a folder of its own, running or not. It keeps nothing on disk.
+/// A server with a folder of its own, running or not. It keeps nothing on disk, unless it is durable.
 pub struct RedisServer {
     folder: TempDir,
+    is_durable: bool,
     running: Option<(Child, u32)>,
 }
 
 impl RedisServer {
     /// One that does not run yet.
     pub fn stopped() -> Self {
-        Self { folder: tempfile::tempdir().unwrap(), running: None }
+        Self { folder: tempfile::tempdir().unwrap(), is_durable: false, running: None }
+    }
+
+    /// One that has on disk what it has answered, and starts with it.
+    pub async fn start_durable() -> Self {
+        let mut server = Self::stopped();
+        server.is_durable = true;
+        server.run().await;
+        server
     }
 
     pub async fn start() -> Self {
@@ -32,12 +41,14 @@ impl RedisServer {
         server
     }
 
-    /// Starts it, empty, and waits until it answers.
+    /// Starts it, empty unless it is durable, and waits until it answers.
     pub async fn run(&mut self) {
         let found = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status();
         assert!(found.is_ok_and(|status| status.success()), "{MISSING}");
         let mut keeper = Command::new("sh");
-        keeper.args(["-c", KEEPER, "sh", "--port", "0", "--save", "", "--appendonly", "no", "--dir"]);
+        let append = if self.is_durable { "yes" } else { "no" };
+        keeper.args(["-c", KEEPER, "sh", "--port", "0", "--save", "", "--appendonly", append]);
+        keeper.args(["--appendfsync", "always", "--dir"]);
         keeper.arg(self.folder.path()).arg("--unixsocket").arg(self.folder.path().join("redis.sock"));
         let mut keeper = keeper.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
@@ -57,6 +68,17 @@ impl RedisServer {
         let mut answer = [0; 7];
         stream.read_exact(&mut answer).await.ok()?;
         (&answer == b"+PONG\r\n").then_some(())
+    }
+
+    /// Runs a script without keys that answers with a number; `None` while nobody answers.
+    pub async fn eval(&self, script: &str) -> Option<u64> {
+        let mut stream = UnixStream::connect(self.folder.path().join("redis.sock")).await.ok()?;
+        let length = script.len();
+        stream.write_all(format!("*3\r\n$4\r\nEVAL\r\n${length}\r\n{script}\r\n$1\r\n0\r\n").as_bytes()).await.ok()?;
+        let mut answer = String::new();
+        tokio::io::AsyncBufReadExt::read_line(&mut tokio::io::BufReader::new(stream), &mut answer).await.ok()?;
+        let number = answer.trim_end().strip_prefix(':').unwrap_or_else(|| panic!("the script answered {answer}"));
+        number.parse().ok()
     }
 
     /// `KILL`, `STOP`, `CONT`.

@@ -34,6 +34,8 @@ use crate::state::{Now, Store, StoreError, wall};
 pub struct Message<'a> {
     /// Who asks: messages of different scopes never meet.
     pub scope: &'a str,
+    /// Where it goes. The same message may be meant for several, each of which gets it once.
+    pub route: &'a str,
     /// Who sent it.
     pub provider: &'a str,
     /// Made of what the sender signed.

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 /// A webhook.
 #[derive(Clone, Debug)]
 pub struct Webhook {
@@ -12,8 +14,8 @@ pub struct Webhook {
     pub result: &'static str,
     /// What names the message, whoever sends it however often: made of what its sender signed. `None`: it is not verified.
     pub delivery: Option<Arc<str>>,
-    /// Who has to be told that it was delivered.
-    pub once: Option<Arc<dyn Once>>,
+    /// Who has to be told that it was delivered: a chain may have several filters that let it through once.
+    pub once: SmallVec<[Arc<dyn Once>; 1]>,
 }
 
 /// The right to deliver a message. When the last one who has it lets go of it without a word, others may try.

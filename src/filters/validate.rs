@@ -27,7 +27,7 @@
 //! * Schemas are of draft 2020-12 unless their `$schema` says otherwise. `format` is checked. `pattern` is matched in linear time
 //!   ([regex](https://docs.rs/regex)): there is no look-around and no back-reference.
 //! * Text of path and query is percent-decoded; it is read as a number, integer or boolean when that is what the `type` of its schema says. A
-//!   parameter that stands in the query twice is refused unless its type is `array`.
+//!   parameter that stands in the query twice is refused unless its type is `array`, and so is a `;`: some services part parameters there.
 //! * Preflights that a `cors` filter of the route answers pass.
 //!
 //! Refused when the configuration is read: a schema that is not sound, with an unknown keyword (`x-…` may stand for your own) or an unknown

@@ -51,7 +51,12 @@
 //!   are compared in constant time, and all secrets are tried. Each secret costs the hash of the body once more.
 //! * A message is known by what its sender signed, never by a delivery id that anybody can change. When its response is 2xx it is
 //!   remembered; otherwise it may come again. Sent again after that, it is answered with 200 and goes nowhere; while it is on its way, 409
-//!   `IN_PROGRESS` with `Retry-After`. Two messages of GitHub or Shopify with the same bytes are the same message.
+//!   `IN_PROGRESS` with `Retry-After`, for a minute at most: a service that takes longer to answer may get it again. Two messages of GitHub or Shopify with the same bytes are the same message.
+//! * Each route knows its own messages, also where several `use` one chain: what is sent to two of them arrives at both. Path and query are
+//!   signed by nobody: two destinations of one sender need two routes or two providers, not two values of a path parameter. A route that is
+//!   renamed begins anew.
+//! * Whoever cannot sign can still send bodies that are held until they are complete: where strangers reach the route, put
+//!   `concurrency: { max: 8, per: ip }` before it, so that one address does not take all of `limits.body_memory_max`.
 //! * Slack's `url_verification` is answered with the challenge once its signature is verified; slash commands and other forms are
 //!   verified as any body. Trello asks with `HEAD` before it registers a webhook, and gets 200: let the route take `HEAD` too.
 //! * The response to a webhook is for its provider: most want a 2xx within seconds, and send again otherwise.
@@ -191,10 +196,8 @@ impl BodyFilter for WebhookFilter {
     }
 
     fn on_response(&self, _: &dyn RequestHead, response: &mut dyn ResponseHead, context: &Context) {
-        if response.status().is_success()
-            && let Some(once) = context.webhook.as_ref().and_then(|webhook| webhook.once.as_ref())
-        {
-            once.delivered();
+        if response.status().is_success() {
+            context.webhook.iter().flat_map(|webhook| &webhook.once).for_each(|once| once.delivered());
         }
     }
 }
@@ -250,10 +253,10 @@ impl WebhookFilter {
     /// Lets a verified message through, once.
     async fn pass(&self, message: Message<'_>, context: &mut Context) -> Verdict {
         let Some((provider, delivery)) = message else { return Verdict::Continue };
-        let passage = self.gate.pass(&provider.name, &delivery).await;
+        let passage = self.gate.pass(&context.route, &provider.name, &delivery).await;
         if let Some(webhook) = &mut context.webhook {
             webhook.result = passage.result;
-            webhook.once = passage.once;
+            webhook.once.extend(passage.once);
         }
         passage.verdict
     }
@@ -282,7 +285,9 @@ fn refuse(provider: &Provider, refusal: Refusal, context: &mut Context) -> Verdi
 
 fn note(context: &mut Context, provider: &Arc<str>, result: &'static str, delivery: Option<&Arc<str>>) {
     let (provider, delivery) = (Arc::clone(provider), delivery.map(Arc::clone));
-    context.webhook = Some(Box::new(Webhook { provider, result, delivery, once: None }));
+    // What a filter before this one holds is held until the response.
+    let once = context.webhook.take().map(|webhook| webhook.once).unwrap_or_default();
+    context.webhook = Some(Box::new(Webhook { provider, result, delivery, once }));
 }
 
 /// Seconds since 1970.

@@ -10,7 +10,7 @@
 //! | `upstream` | who gets the messages | required |
 //! | `name` | the inbox in logs, metrics and the store; unique. One that is renamed is a new one: messages under the old name stay where they are | the route's name |
 //! | `path` | the path they are delivered to (a template: `/hooks/{path.service}`); the query stays | as the filters left it |
-//! | `order_by` | a request field (`X-Order-Key`), or `{ member: /repository/full_name }`, a pointer ([RFC 6901](https://www.rfc-editor.org/rfc/rfc6901)) into a JSON body: messages with the same value are delivered one after the other | in any order |
+//! | `order_by` | a request field (`X-Order-Key`), or `{ member: /repository/full_name }`, a pointer ([RFC 6901](https://www.rfc-editor.org/rfc/rfc6901)) to a text, number or boolean in a JSON body: messages with the same value are delivered one after the other | in any order |
 //! | `attempts` | deliveries of a message, 1 to 1000; when the last one fails it is dead: kept, but not tried again | `10` |
 //! | `schedule` | the pauses between them, 1 to 32, each at most `24h`; the last one repeats | `[5s, 30s, 2m, 10m, 30m, 1h]` |
 //! | `jitter` | by what share each pause is longer or shorter, at random | `20%` |

@@ -44,7 +44,11 @@ pub struct Charge {
 impl Charge {
     /// Makes it `bytes` in all, unless more than `max` would then be charged by all together.
     pub fn raise(&mut self, bytes: u64, max: u64) -> bool {
-        let more = bytes.saturating_sub(self.bytes);
+        self.raise_by(bytes.saturating_sub(self.bytes), max)
+    }
+
+    /// The same, by so many bytes.
+    pub fn raise_by(&mut self, more: u64, max: u64) -> bool {
         let raised = |charged: u64| charged.checked_add(more).filter(|charged| *charged <= max);
         let fits = self.memory.charged.fetch_update(Ordering::Relaxed, Ordering::Relaxed, raised).is_ok();
         if fits {

@@ -136,7 +136,7 @@ impl Claim {
 /// A key that tells nothing of the message, of the same length for all.
 fn key(message: Message<'_>) -> String {
     let mut hash = Sha256::new();
-    for part in [message.scope, message.provider, message.delivery] {
+    for part in [message.scope, message.route, message.provider, message.delivery] {
         // With their lengths, no two divisions of a text are the same.
         hash.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
         hash.update(part);

@@ -31,7 +31,8 @@ impl Bench {
 
 impl Replay {
     async fn look(&self, delivery: &str, on_error: OnStoreError) -> Begun {
-        self.begin(Message { scope: "route:hooks", provider: "github", delivery }, WINDOW, on_error).await
+        self.begin(Message { scope: "route:hooks", route: "hooks", provider: "github", delivery }, WINDOW, on_error)
+            .await
     }
 
     async fn first(&self, delivery: &str) -> Arc<dyn Once> {
@@ -276,7 +277,7 @@ async fn a_clock_that_is_set_forward_lets_the_next_one_try(bench: Bench) {
 
 async fn messages_of_others_are_others(bench: Bench) {
     let gateway = bench.gateway();
-    let message = |scope, provider, delivery| Message { scope, provider, delivery };
+    let message = |route, provider, delivery| Message { scope: "chain:c", route, provider, delivery };
     let mut held = Vec::new();
     for message in [
         message("a", "b", "c"),

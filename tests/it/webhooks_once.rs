@@ -288,3 +288,25 @@ async fn each_webhook_is_counted_and_logged_with_its_fate() {
     assert_eq!(lines[2]["request_id"].as_str(), failed.head.get("x-request-id"));
     assert_eq!((&lines[0]["client"], &lines[0]["provider"]), (&json!("127.0.0.1"), &json!("github")));
 }
+
+/// Whoever sends the same bytes to two addresses means both.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_to_two_routes_of_one_chain_arrives_at_both_once() {
+    let upstream = Upstream::echo().await;
+    let yaml = format!(
+        "version: 1\nlisteners: [{{ bind: 127.0.0.1:0 }}]\nthreads: 2\naccess_log: {{ to: none }}\n\
+         chains: {{ github: [{{ webhook: {{ preset: github, secrets: [{SECRET}] }} }}] }}\n\
+         upstreams:\n  main: {{ targets: [{{ address: \"{}\" }}] }}\nroutes:\n  \
+         - {{ name: billing, match: POST /billing, filters: [{{ use: github }}], upstream: main }}\n  \
+         - {{ name: audit, match: POST /audit, filters: [{{ use: github }}], upstream: main }}\n",
+        upstream.address
+    );
+    let gateway = Gateway::start_in(Folder::with(&[("gateway.yaml", &yaml)])).await;
+    for body in ["{\"paid\":1}", ""] {
+        for path in ["/billing", "/audit"] {
+            assert_eq!(gateway.ask(&signed(path, "{\"paid\":1}", SECRET)).await.text(), body, "{path}");
+        }
+    }
+    let targets: Vec<String> = upstream.requests().into_iter().map(|request| request.target).collect();
+    assert_eq!(targets, ["/billing", "/audit"]);
+}

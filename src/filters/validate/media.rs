@@ -77,6 +77,10 @@ impl MediaTypes {
         let mut parts = sent.split(';');
         let essence = parts.next().unwrap_or_default().trim().to_ascii_lowercase();
         let Some((kind, subtype)) = essence.split_once('/') else { return false };
+        // `application/xml, a/b+json` is none: a service would take it for its first half.
+        if !subtype.bytes().all(is_token) {
+            return false;
+        }
         let is_allowed = self.allowed.iter().any(|allowed| *allowed.kind == *kind && allowed.subtype.is(subtype));
         is_allowed && parts.all(is_sound_parameter)
     }
@@ -104,6 +108,11 @@ pub fn has_body(request: &dyn RequestHead) -> Option<bool> {
     }
     let length = request.text(&CONTENT_LENGTH)?.trim().parse::<u64>().ok()?;
     Some(length > 0)
+}
+
+/// RFC 9110 §5.6.2.
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 /// The charset is the one thing a parameter may say that changes what JSON means.

@@ -114,6 +114,13 @@ impl Parameters {
 
     /// What is wrong with a query. `takes_others`: parameters that are not written down may be there.
     pub fn check_query(&self, query: &str, takes_others: bool, mistakes: &mut Vec<Mistake>) {
+        if self.is_empty() && takes_others {
+            return;
+        }
+        // Some services part parameters at it as well, and would find others in it than were looked at here.
+        if query.contains(';') {
+            mistakes.push(Mistake::new("query", "`;` to be written as %3B"));
+        }
         let mut found: Vec<Vec<&str>> = vec![Vec::new(); self.0.len()];
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));

@@ -14,7 +14,8 @@ use crate::reply::{Code, Rejection, Reply};
 
 pub struct Gate {
     replay: Arc<Replay>,
-    /// Unique to the entry of the list of filters: messages of other filters never meet those of this one.
+    /// Unique to the entry of the list of filters: messages of other filters never meet those of this one. Nor do those of
+    /// several routes that use it in a chain.
     scope: Box<str>,
     terms: Option<Terms>,
 }
@@ -41,11 +42,11 @@ impl Gate {
     }
 
     /// Waits half a second at most.
-    pub async fn pass(&self, provider: &str, delivery: &str) -> Passage {
+    pub async fn pass(&self, route: &str, provider: &str, delivery: &str) -> Passage {
         let Some(terms) = &self.terms else {
             return Passage { verdict: Verdict::Continue, result: results::ACCEPTED, once: None };
         };
-        let message = Message { scope: &self.scope, provider, delivery };
+        let message = Message { scope: &self.scope, route, provider, delivery };
         match self.replay.begin(message, terms.window, terms.on_store_error).await {
             Begun::First(once) => Passage { verdict: Verdict::Continue, result: results::ACCEPTED, once: Some(once) },
             Begun::Delivered => Passage { verdict: terms.on_replay.verdict(), result: results::DUPLICATE, once: None },

@@ -1,8 +1,9 @@
 //! By what messages are kept in order.
 
+mod member;
+
 use schemars::JsonSchema;
 use serde::Deserialize;
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
 use crate::contract::Compiler;
@@ -64,14 +65,7 @@ impl Order {
         match self {
             Self::Any => None,
             Self::Field(name) => request.get(name).map(bounded),
-            Self::Member(pointer) => {
-                let body: Value = serde_json::from_slice(body).ok()?;
-                match body.pointer(pointer)? {
-                    Value::Null => None,
-                    Value::String(text) => Some(bounded(text.as_bytes())),
-                    other => Some(bounded(other.to_string().as_bytes())),
-                }
-            }
+            Self::Member(pointer) => member::read(body, pointer).map(|key| bounded(key.as_bytes())),
         }
     }
 }

@@ -129,8 +129,12 @@ async fn what_arrives_is_stored_as_an_upstream_would_get_it() {
 async fn a_verified_webhook_names_its_delivery_itself() {
     let site = Site::new();
     let mut context = context_of("hooks");
-    let webhook =
-        Webhook { provider: Arc::from("github"), result: "accepted", delivery: Some(Arc::from("abc")), once: None };
+    let webhook = Webhook {
+        provider: Arc::from("github"),
+        result: "accepted",
+        delivery: Some(Arc::from("abc")),
+        once: Default::default(),
+    };
     context.webhook = Some(Box::new(webhook));
     let handler = site.handler("{ upstream: tasks, name: other }");
     for _ in 0..2 {

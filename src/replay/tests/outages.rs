@@ -218,7 +218,7 @@ async fn what_the_store_never_learns_is_counted() {
     let inner = &outage.gateway.inner;
     outage.begins(Fault::Fails).await;
     let claim = || {
-        let message = Message { scope: "", provider: "", delivery: "" };
+        let message = Message { scope: "", route: "", provider: "", delivery: "" };
         Arc::new(Claim::new(message, WINDOW, &inner.owners, (inner.now)()))
     };
     let what = settling::What::Delivered { ends: (inner.now)() };

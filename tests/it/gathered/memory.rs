@@ -149,6 +149,63 @@ async fn one_byte_more_than_the_memory_there_is_is_refused() {
     let response = client.post("/x", &body[..MAX]).await;
     assert_eq!(hash(&response.body), hash(&body[..MAX]));
     overloaded(&client.post("/x", &body).await);
+    let mut client = gateway.client().await;
+    overloaded(&client.post("/x", &noise(4 * MAX)).await);
     client.closed().await;
-    overloaded(&gateway.post("/x", &noise(4 * MAX)).await);
+}
+
+/// Bodies grow side by side, which is the worst: what one of them does not need any more fits none of the others.
+#[tokio::test(flavor = "multi_thread")]
+async fn bodies_that_grow_together_take_hardly_more_than_the_bound() {
+    const BOUND_MIB: usize = 32;
+    const PIECE: usize = 16 * 1024;
+    let (open, opened) = tokio::sync::watch::channel(false);
+    let upstream = Upstream::scripted(move |mut conn| {
+        let mut opened = opened.clone();
+        async move {
+            while conn.request().await.is_some() && opened.wait_for(|open| *open).await.is_ok() {
+                conn.send(crate::harness::answer(200, b"")).await;
+            }
+        }
+    })
+    .await;
+    let gateway = bounded(&upstream, &format!("{BOUND_MIB}MiB")).await;
+    let body = noise(MAX);
+    let mut clients = begin(&gateway, &body, 0).await;
+    gateway.counts(&[("tollgate_requests_in_flight{route=\"all\"}", UPLOADS as f64)]).await;
+    let before = gateway.memory_kib("VmRSS");
+    for piece in body[..MAX - 1].chunks(PIECE) {
+        for client in &mut clients {
+            // Of those that are refused some are closed by now.
+            client.send(piece).await;
+        }
+    }
+    let (held, told) = ((UPLOADS - BOUND_MIB) as f64, "tollgate_refused_total{code=\"OVERLOADED\",route=\"all\"}");
+    let refused = loop {
+        let refused = gateway.scrape().await.get(told).unwrap_or_default();
+        if refused >= held {
+            break refused;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    let most = gateway.memory_kib("VmHWM");
+    let now = gateway.memory_kib("VmRSS");
+    eprintln!("memory: {UPLOADS} uploads, {refused} refused: {before} KiB before, {now} KiB then, {most} KiB at most");
+    let bound = BOUND_MIB as u64 * 1024;
+    assert!(most - before < bound + bound / 4 + 8 * 1024, "{before} KiB before, {most} KiB at most");
+    // The last byte of each: those that are whole are put together and sent on, to a service that takes its time.
+    for client in &mut clients {
+        client.send(&body[MAX - 1..]).await;
+    }
+    upstream.received(UPLOADS - refused as usize).await;
+    let whole = gateway.memory_kib("VmHWM");
+    eprintln!("memory: {whole} KiB at most with all of them whole");
+    assert!(whole - before < bound * 2 + 16 * 1024, "{before} KiB before, {whole} KiB at most");
+    assert!(upstream.requests().iter().all(|request| hash(&request.body) == hash(&body)));
+    open.send_replace(true);
+    let mut passed = 0;
+    for client in &mut clients {
+        passed += usize::from(client.try_response(false).await.is_ok_and(|response| response.status == 200));
+    }
+    assert_eq!(passed, UPLOADS - refused as usize);
 }

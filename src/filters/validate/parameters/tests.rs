@@ -124,3 +124,17 @@ fn path_parameters_are_decoded_and_may_be_left_out() {
     assert_eq!(told(Some("x"), Some("a+b")), 2, "a plus is a plus in a path");
     assert_eq!(told(Some("7"), Some("%ff")), 1);
 }
+
+#[test]
+fn a_semicolon_does_not_hide_a_parameter_from_those_that_part_at_it() {
+    let parameters = compiled("{ q: { type: string }, limit: { type: integer, maximum: 100 } }", &[]).unwrap();
+    for hidden in ["q=a;limit=1000", "limit=1;limit=1000", "other=a;q=b", ";q=b", "q=a;debug=1"] {
+        assert!(told(&parameters, hidden).contains("query = null: `;` to be written as %3B"), "{hidden}");
+    }
+    assert_eq!(told(&parameters, "q=a%3Blimit=1000&limit=1"), "");
+    let none = compiled("{}", &[]).unwrap();
+    assert_eq!(told(&none, "a;b"), "", "nothing is asked of it");
+    let mut mistakes = Vec::new();
+    none.check_query("a;b", false, &mut mistakes);
+    assert_eq!(mistakes.len(), 2, "{mistakes:?}");
+}

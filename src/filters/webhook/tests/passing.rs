@@ -47,7 +47,7 @@ async fn what_was_delivered_is_accepted_and_goes_nowhere() {
     end(&filter, &context, StatusCode::ACCEPTED);
     let (outcome, context) = send(&filter, &github("a")).await;
     assert_eq!((outcome.as_str(), result(&context)), ("200", "duplicate"));
-    assert!(context.webhook.unwrap().once.is_none());
+    assert!(context.webhook.unwrap().once.is_empty());
     assert_eq!(send(&filter, &github("b")).await.0, "ok");
 }
 
@@ -163,5 +163,43 @@ async fn an_answered_challenge_is_answered_again() {
     for _ in 0..2 {
         let (outcome, context) = send(&filter, &sent).await;
         assert_eq!((outcome.as_str(), result(&context)), ("200", "handshake"));
+    }
+}
+
+/// Two services may be told of the same thing by the same sender, with the same bytes.
+#[tokio::test]
+async fn a_message_to_one_route_is_none_to_another_that_uses_the_same_chain() {
+    let filter = filter_with("");
+    let sent = github("a");
+    for (route, outcome) in [("billing", "ok"), ("audit", "ok"), ("billing", "200"), ("audit", "200")] {
+        let mut context = Context { route: route.into(), ..context() };
+        let mut request = request(&sent.fields).unwrap();
+        let verdict = filter.on_body(&mut request, &Bytes::from_static(b"a"), &mut context).await;
+        assert_eq!(word(&verdict), outcome, "{route}");
+        end(&filter, &context, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn a_second_filter_of_the_chain_does_not_lose_the_right_of_the_first() {
+    let first = filter_with("");
+    let settings = Sender::CustomTimestamp.settings(&["another example and no secret"]);
+    let second = webhook(&settings.replace("secrets", "replay: off, secrets"));
+    let mut sent = github("a");
+    let time = now();
+    sent.fields.extend(Sender::CustomTimestamp.send("another example and no secret", b"a", time, "").fields);
+    let body = Bytes::from_static(b"a");
+    for outcome in ["ok", "200"] {
+        let mut context = context();
+        let mut request = request(&sent.fields).unwrap();
+        let verdict = first.on_body(&mut request, &body, &mut context).await;
+        assert_eq!(word(&verdict), outcome);
+        if outcome == "ok" {
+            assert_eq!(word(&second.on_body(&mut request, &body, &mut context).await), "ok");
+            let again = first.on_body(&mut request, &body, &mut crate::contract::testing::context()).await;
+            assert_eq!(word(&again), "IN_PROGRESS", "the right is still held");
+            end(&second, &context, StatusCode::OK);
+            end(&first, &context, StatusCode::OK);
+        }
     }
 }

@@ -1,7 +1,8 @@
 //! Services behind the gateway: they record what they are sent, read it strictly, and answer as they are told.
 
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU16, Ordering};
 
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -119,8 +120,14 @@ impl Upstream {
     }
 
     /// An address where nothing listens.
+    ///
+    /// At an address of its own (the loopback network has 16 million): on 127.0.0.1 a service of another test may get the
+    /// port meanwhile, and what is meant for the one that comes back.
     pub async fn dead_address() -> SocketAddr {
-        TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap()
+        static NEXT: AtomicU16 = AtomicU16::new(1);
+        let [high, low] = NEXT.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        let [.., process] = std::process::id().to_be_bytes();
+        TcpListener::bind((Ipv4Addr::new(127, process | 1, high, low), 0)).await.unwrap().local_addr().unwrap()
     }
 
     /// Every request so far.

@@ -61,7 +61,7 @@ impl Site {
 /// What a message says, made of its name: most are small, some are more than one buffer of anybody.
 fn body(name: &str) -> Vec<u8> {
     let number: usize = name.bytes().fold(7, |number, byte| number.wrapping_mul(31).wrapping_add(byte.into()));
-    let length = if number % 16 == 0 { 65_000 + number % 100_000 } else { number % 3000 };
+    let length = if number.is_multiple_of(16) { 65_000 + number % 100_000 } else { number % 3000 };
     [name.as_bytes(), b"\n", &noise(length)].concat()
 }
 

@@ -3,6 +3,7 @@
 //! [`load`](load::load) reads `gateway.yaml` and what it includes; [`crate::gateway`] compiles the result. What is typed
 //! [`Node`] here is decoded later by whoever knows its type: the settings of filters and handlers, and `match`.
 
+mod balance;
 pub mod load;
 mod logs;
 
@@ -17,6 +18,7 @@ use crate::state::redis::RedisForm;
 use crate::types::{Address, Bind, Network, Period, Size};
 use crate::yaml::{Located, Named, Node, Place, Rest};
 
+pub use balance::{Balance, HashBy, SameSite, Sticky};
 pub use logs::{AccessFormat, AccessLog, AuditLog, AuditOnly, Log, LogFormat, WebhookLog};
 
 /// `gateway.yaml`: what belongs to the gateway, and everything an included file may hold.
@@ -254,6 +256,12 @@ pub struct Upstream {
     pub targets: Located<Vec<Target>>,
     #[serde(default)]
     pub balance: Balance,
+    /// How long a target that is new, or usable again, works up to its share. Default: none, at most 1h.
+    pub slow_start: Option<Located<Period>>,
+    /// Leads clients back to their target by a cookie.
+    pub sticky: Option<Sticky>,
+    /// Most requests in flight to each target that has no `in_flight_max`. Default: none.
+    pub target_in_flight_max: Option<Located<u32>>,
     #[serde(default)]
     pub timeouts: Timeouts,
     /// Trying again when a connection cannot be made.
@@ -273,14 +281,11 @@ pub struct Target {
     pub address: Located<String>,
     /// Share of the requests, relative to the other targets. Default 1, at most 1000.
     pub weight: Option<Located<u16>>,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Balance {
-    /// Smooth weighted round robin.
-    #[default]
-    RoundRobin,
+    /// Gets requests only while no other target can take them.
+    #[serde(default)]
+    pub backup: bool,
+    /// Most requests in flight to it; more go to others. Default: `target_in_flight_max` of the upstream.
+    pub in_flight_max: Option<Located<u32>>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]

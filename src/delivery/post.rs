@@ -25,10 +25,10 @@ use tower_service::Service;
 use super::verdict::{Answer, retry_after};
 use crate::clock;
 use crate::config::{Protocol, UpstreamHost};
-use crate::head::{HeaderName, HeaderValue, Method};
+use crate::head::{HeaderName, HeaderValue, Headers as _, Method, RequestBuf};
 use crate::inbox::{Claimed, Message};
 use crate::observe::metrics::{TargetMetrics, UpstreamError};
-use crate::upstream::{Choice, Upstream};
+use crate::upstream::{Choice, Hints, NoTarget, Upstream};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const X_DELIVERY_ID: HeaderName = HeaderName::from_static("x-delivery-id");
@@ -72,7 +72,17 @@ impl Post {
     async fn try_targets(&self, claimed: &Claimed, last: &mut Option<SocketAddr>) -> Answer {
         let mut tried: SmallVec<[u16; 4]> = SmallVec::new();
         let mut unreachable = "no target has an address".to_owned();
-        while let Some(choice) = self.upstream.choose(&tried).filter(|choice| !tried.contains(&choice.index)) {
+        let head = head_of(&claimed.message);
+        let hints = Hints { head: &head, client: None, consumer: None };
+        loop {
+            let choice = match self.upstream.choose(&tried, &hints, clock::now()) {
+                Ok(choice) if !tried.contains(&choice.index) => choice,
+                Err(NoTarget::Full) if tried.is_empty() => {
+                    unreachable = "every target has as much in flight as it may have".to_owned();
+                    break;
+                }
+                Ok(_) | Err(_) => break,
+            };
             tried.push(choice.index);
             *last = Some(choice.address);
             match self.send(claimed, &choice).await {
@@ -95,7 +105,10 @@ impl Post {
         waiting.ended = true;
         match sent {
             Ok(response) => {
-                metrics.responded(response.status().as_u16(), clock::now().saturating_duration_since(started));
+                let now = clock::now();
+                let (code, took) = (response.status().as_u16(), now.saturating_duration_since(started));
+                metrics.responded(code, took);
+                self.upstream.responded(choice.index, code, took, now);
                 let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
                 let asked = asked.and_then(|value| retry_after(value, clock::wall()));
                 let status = response.status();
@@ -105,10 +118,12 @@ impl Post {
             }
             Err(error) if error.is_connect() => {
                 metrics.failed(UpstreamError::Connect);
+                self.upstream.failed(choice.index, clock::now());
                 Answer::Unreachable(words("cannot connect", &error))
             }
             Err(error) => {
                 metrics.failed(UpstreamError::Reset);
+                self.upstream.failed(choice.index, clock::now());
                 Answer::Broken(words("the exchange broke off", &error))
             }
         }
@@ -156,6 +171,18 @@ impl Post {
         });
         client.clone()
     }
+}
+
+/// What of a message may decide which target gets it.
+fn head_of(message: &Message) -> RequestBuf {
+    let method = Method::from_bytes(message.method.as_bytes()).unwrap_or_default();
+    let mut head = RequestBuf::new(method, &message.target);
+    for (name, value) in &message.fields {
+        if let (Ok(name), Ok(value)) = (HeaderName::try_from(name.as_str()), HeaderValue::from_bytes(value)) {
+            head.append(&name, value);
+        }
+    }
+    head
 }
 
 /// Counts an exchange that ran out of time.

@@ -11,7 +11,7 @@ use super::tenure::Tenure;
 use crate::clock;
 use crate::context::Context;
 use crate::gateway::{Gateway, Route};
-use crate::observe::metrics::{InFlight, TargetMetrics};
+use crate::observe::metrics::{InFlight, TargetMetrics, UpstreamError};
 use crate::reply::Code;
 use crate::upstream::{Tried, Upstream};
 
@@ -47,6 +47,10 @@ pub struct Forward {
     pub upstream: Arc<Upstream>,
     pub tried: Tried,
     pub target: Option<Arc<TargetMetrics>>,
+    /// The target that it is in flight to.
+    pub seat: Option<u16>,
+    /// The client should get the cookie that leads back to this target.
+    pub sets_cookie: bool,
     pub address: Option<std::net::SocketAddr>,
     /// When the current attempt began.
     pub attempt: Instant,
@@ -94,11 +98,44 @@ impl Drop for Exchange {
 impl Forward {
     pub fn new(upstream: Arc<Upstream>, now: Instant) -> Self {
         let deadline = upstream.timeouts.total.and_then(|total| now.checked_add(total));
-        Self { upstream, tried: Tried::new(), target: None, address: None, attempt: now, to_head: None, deadline }
+        Self {
+            upstream,
+            tried: Tried::new(),
+            target: None,
+            seat: None,
+            sets_cookie: false,
+            address: None,
+            attempt: now,
+            to_head: None,
+            deadline,
+        }
+    }
+
+    /// The attempt failed, and the target is to blame.
+    pub fn failed(&self, kind: UpstreamError) {
+        if let Some(target) = &self.target {
+            target.failed(kind);
+        }
+        if let Some(seat) = self.seat {
+            self.upstream.failed(seat, clock::now());
+        }
+    }
+
+    /// The request is in flight to no target any more.
+    pub fn leave(&mut self) {
+        if let Some(seat) = self.seat.take() {
+            self.upstream.leave(seat);
+        }
     }
 
     /// How long the exchange may still take.
     pub fn remaining(&self, now: Instant) -> Option<Duration> {
         self.deadline.map(|deadline| deadline.saturating_duration_since(now))
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        self.leave();
     }
 }

@@ -1,5 +1,7 @@
 //! What a failed exchange means: for the client, and for the counters.
 
+use http::HeaderValue;
+use http::header::RETRY_AFTER;
 use pingora::{Error, ErrorSource, ErrorType};
 
 use super::exchange::Exchange;
@@ -17,10 +19,16 @@ pub enum Failure {
 /// The status in the log when the client left before it had an answer, as nginx writes it.
 pub const CLIENT_GONE: u16 = 499;
 
+/// When to ask again while every target is full, in seconds.
+const RETRY_AFTER_FULL: HeaderValue = HeaderValue::from_static("1");
+
 /// What to tell the client. The error itself goes to the log only: it names addresses.
 pub fn explain(error: &Error, exchange: &Exchange) -> Failure {
     if let Some(code) = exchange.code {
-        return Failure::Refuse(Rejection::new(code, message(code)));
+        let rejection = Rejection::new(code, message(code));
+        // Every target had as much to do as it may have: soon one of them is done with something.
+        let again = exchange.forward.is_some() && code == Code::OVERLOADED;
+        return Failure::Refuse(if again { rejection.with_field(RETRY_AFTER, RETRY_AFTER_FULL) } else { rejection });
     }
     if exchange.connection.as_ref().is_some_and(|connection| connection.expired()) {
         return Failure::Refuse(Rejection::new(Code::GATEWAY_TIMEOUT, message(Code::GATEWAY_TIMEOUT)));
@@ -45,6 +53,7 @@ fn message(code: &Code) -> &'static str {
     match code.name {
         "GATEWAY_TIMEOUT" => "the service did not answer in time",
         "BAD_GATEWAY" => "the service cannot be reached or did not answer properly",
+        "OVERLOADED" => "the service has as many requests at once as it may have",
         "UPSTREAM_UNAVAILABLE" => "the service is not available",
         "REQUEST_TIMEOUT" => "the request did not arrive in time",
         "BODY_TOO_LARGE" => "the request body is too large",

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{HOST, TRANSFER_ENCODING};
+use http::header::{HOST, SET_COOKIE, TRANSFER_ENCODING};
 use http::{HeaderValue, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -31,11 +31,13 @@ use crate::caller::Credential;
 use crate::client;
 use crate::clock;
 use crate::config::UpstreamHost;
+use crate::context::{Context, Scheme};
 use crate::live::Live;
 use crate::observe::access::{AccessLog, Entry};
 use crate::observe::metrics::Metrics;
 use crate::observe::webhooks::WebhookLog;
 use crate::reply::Code;
+use crate::upstream::{Hints, NoTarget};
 
 /// How many fields tell an upstream who the client is.
 const ANNOUNCED: usize = 6;
@@ -121,26 +123,34 @@ impl ProxyHttp for App {
             x.code = Some(Code::GATEWAY_TIMEOUT);
             return Err(Error::new_up(ErrorType::ReadTimedout));
         }
+        forward.leave();
         let upstream = &*forward.upstream;
-        let Some(choice) = upstream.choose(&forward.tried) else {
-            x.code = Some(Code::UPSTREAM_UNAVAILABLE);
-            return Err(Error::new_up(ErrorType::ConnectNoRoute));
-        };
+        let seen = Seen(session.req_header());
+        let choice = upstream.choose(&forward.tried, &hints(&seen, x.context.as_ref()), now).map_err(|none| {
+            x.code = Some(match none {
+                NoTarget::Unavailable => Code::UPSTREAM_UNAVAILABLE,
+                NoTarget::Full => Code::OVERLOADED,
+            });
+            Error::new_up(ErrorType::ConnectNoRoute)
+        })?;
         if x.replayed.is_none() {
             // What the last attempt has sent comes again.
             x.body_bytes_in = 0;
         }
+        let address = choice.address;
         forward.tried.push(choice.index);
         forward.target = Some(Arc::clone(&choice.target.metrics));
-        forward.address = Some(choice.address);
+        forward.sets_cookie = choice.sets_cookie;
+        forward.seat = Some(choice.keep());
+        forward.address = Some(address);
         forward.attempt = now;
         // A client of HTTP/1.0 need not send a Host; what goes on is HTTP/1.1, which has one.
         // It is the first field, as a rule: looking for it by its name costs more.
         let names_host = || session.req_header().headers.keys().any(|name| *name == HOST);
         if upstream.host == UpstreamHost::Target || !names_host() {
-            session.req_header_mut().insert_header(HOST, choice.address.to_string())?;
+            session.req_header_mut().insert_header(HOST, address.to_string())?;
         }
-        let mut peer = peer(upstream, choice.address, remaining);
+        let mut peer = peer(upstream, address, remaining);
         match &x.connection {
             Some(connection) if !connection.is_h2() => {
                 if x.replayed.is_none() && session.is_body_done() {
@@ -232,6 +242,9 @@ impl ProxyHttp for App {
         if let Some(target) = &forward.target {
             target.responded(head.status.as_u16(), to_head);
         }
+        if let Some(seat) = forward.seat {
+            forward.upstream.responded(seat, head.status.as_u16(), to_head, now);
+        }
         let idle = if upgraded {
             // Either side may be silent for as long as the other is not.
             session.set_read_timeout(None);
@@ -248,8 +261,13 @@ impl ProxyHttp for App {
             }
             return Ok(());
         }
+        let cookie = sticky_cookie(x);
         heads::change(head, |head| {
             heads::end_hop(head);
+            if let Some(cookie) = cookie {
+                // Fails, and does nothing, only when a head would hold more fields than a map can.
+                let _ = head.headers.try_append(SET_COOKIE, cookie);
+            }
             finish_head(session.req_header(), head, x);
         })
     }
@@ -258,9 +276,13 @@ impl ProxyHttp for App {
         &self,
         _: &mut Session,
         _: &mut Option<Bytes>,
-        _: bool,
+        end_of_stream: bool,
         x: &mut Box<Exchange>,
     ) -> pingora::Result<Option<Duration>> {
+        if end_of_stream && let Some(forward) = &mut x.forward {
+            // The target is done, before the client knows: when it asks again, there is room.
+            forward.leave();
+        }
         // Over HTTP/2 no deadline of the connection ends an exchange: look at every piece.
         if let Some(forward) = x.forward.as_ref()
             && forward.deadline.is_some_and(|deadline| clock::now() >= deadline)
@@ -289,11 +311,9 @@ impl ProxyHttp for App {
         if let Some(forward) = x.forward.as_ref() {
             let tries = forward.tried.len();
             again = forward.upstream.retries_connect() && tries < usize::from(forward.upstream.attempts);
-            if let Some(target) = &forward.target {
-                target.failed(failure::kind(&e));
-                if again {
-                    target.retried();
-                }
+            forward.failed(failure::kind(&e));
+            if let Some(target) = forward.target.as_ref().filter(|_| again) {
+                target.retried();
             }
         }
         e.set_retry(again);
@@ -322,15 +342,15 @@ impl ProxyHttp for App {
             e.set_retry(false);
         }
         let blame = failure::blame(&e, x);
-        if let (Some(kind), Some(forward)) = (blame, x.forward.as_mut())
-            && let Some(target) = &forward.target
-        {
+        if let (Some(kind), Some(forward)) = (blame, x.forward.as_mut()) {
             if e.retry() {
                 // A target is not to blame for closing an idle connection: it stays in the choice.
                 forward.tried.pop();
-                target.retried();
+                if let Some(target) = &forward.target {
+                    target.retried();
+                }
             } else {
-                target.failed(kind);
+                forward.failed(kind);
             }
         }
         e
@@ -397,6 +417,9 @@ impl ProxyHttp for App {
         }
         webhooks::record(x, status, duration, self.webhook_log.as_deref());
         x.in_flight = None;
+        if let Some(forward) = &mut x.forward {
+            forward.leave();
+        }
         if let Some(context) = &x.context
             && let Some(Credential::Key { id, managed: true, .. }) =
                 context.caller.as_ref().map(|caller| &caller.credential)
@@ -437,6 +460,19 @@ impl ProxyHttp for App {
             });
         }
     }
+}
+
+/// What may decide which target gets a request.
+fn hints<'a>(head: &'a Seen<'a>, context: Option<&'a Context>) -> Hints<'a> {
+    let consumer = context.and_then(|context| context.caller.as_ref()).map(|caller| &*caller.name);
+    Hints { head, client: context.map(|context| context.client), consumer }
+}
+
+/// The cookie that leads the client back to its target, if it has to be told.
+fn sticky_cookie(x: &Exchange) -> Option<HeaderValue> {
+    let forward = x.forward.as_ref().filter(|forward| forward.sets_cookie)?;
+    let https = x.context.as_ref().is_some_and(|context| context.scheme == Scheme::Https);
+    forward.upstream.cookie(forward.seat?, https)
 }
 
 fn version(version: Version) -> &'static str {

@@ -14,6 +14,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::Upstream;
+use crate::clock;
 
 /// How often names are resolved again.
 const EVERY: Duration = Duration::from_secs(5);
@@ -46,6 +47,10 @@ impl Resolved {
         let addresses = self.addresses.load();
         let turn = self.next.fetch_add(1, Ordering::Relaxed).checked_rem(addresses.len())?;
         addresses.get(turn).copied()
+    }
+
+    pub fn is_known(&self) -> bool {
+        !self.addresses.load().is_empty()
     }
 
     pub fn all(&self) -> Vec<SocketAddr> {
@@ -87,7 +92,7 @@ impl Resolved {
 /// Resolves the names that have no address yet, all at once, for at most `patience`. What takes longer is left to
 /// [`keep_resolving`].
 pub async fn resolve_new(upstreams: impl Iterator<Item = Arc<Upstream>>, patience: Duration) {
-    let _ = timeout(patience, refresh(upstreams, |resolved| resolved.addresses.load().is_empty())).await;
+    let _ = timeout(patience, refresh(upstreams, |resolved| !resolved.is_known(), false)).await;
 }
 
 /// Resolves all names of the upstreams that `current` gives, again and again, until it gives `None`.
@@ -95,19 +100,24 @@ pub async fn keep_resolving(current: impl Fn() -> Option<Vec<Arc<Upstream>>>) {
     loop {
         tokio::time::sleep(EVERY).await;
         let Some(upstreams) = current() else { return };
-        refresh(upstreams.into_iter(), |_| true).await;
+        refresh(upstreams.into_iter(), |_| true, true).await;
     }
 }
 
-async fn refresh(upstreams: impl Iterator<Item = Arc<Upstream>>, wanted: impl Fn(&Resolved) -> bool) {
+/// `late`: requests are being served, and a target that gets its first address now is new among the others.
+async fn refresh(upstreams: impl Iterator<Item = Arc<Upstream>>, wanted: impl Fn(&Resolved) -> bool, late: bool) {
     let mut lookups = JoinSet::new();
     for upstream in upstreams {
         for (index, target) in upstream.targets().iter().enumerate() {
             if target.resolved().is_some_and(&wanted) {
                 let upstream = Arc::clone(&upstream);
                 lookups.spawn(async move {
-                    if let Some(resolved) = upstream.targets().get(index).and_then(|target| target.resolved()) {
-                        resolved.refresh(&upstream.name).await;
+                    let Some(target) = upstream.targets().get(index) else { return };
+                    let Some(resolved) = target.resolved() else { return };
+                    let was_known = resolved.is_known();
+                    resolved.refresh(&upstream.name).await;
+                    if late && !was_known && resolved.is_known() {
+                        target.state.warm_up(clock::now());
                     }
                 });
             }

@@ -39,11 +39,28 @@ impl Rotation {
         Ok(Self { order: order.into(), next: AtomicUsize::new(0) })
     }
 
+    /// The same order, of targets that are not called 0, 1, … but as `members` says.
+    pub fn naming(mut self, members: &[u16]) -> Self {
+        for place in &mut self.order {
+            *place = members.get(usize::from(*place)).copied().unwrap_or(u16::MAX);
+        }
+        self
+    }
+
+    /// Takes the next turn.
+    pub fn turn(&self) -> usize {
+        self.next.fetch_add(1, Ordering::Relaxed).checked_rem(self.order.len()).unwrap_or_default()
+    }
+
     /// The target whose turn it is, then those that follow it, each place of the order once.
-    pub fn turn(&self) -> impl Iterator<Item = u16> + '_ {
-        let start = self.next.fetch_add(1, Ordering::Relaxed).checked_rem(self.order.len()).unwrap_or_default();
-        let (before, from) = self.order.split_at_checked(start).unwrap_or((&[], &self.order));
+    pub fn from(&self, turn: usize) -> impl Iterator<Item = u16> + '_ {
+        let (before, from) = self.order.split_at_checked(turn).unwrap_or((&[], &self.order));
         from.iter().chain(before).copied()
+    }
+
+    /// A target for a random number: each as often as its weight says.
+    pub fn draw(&self, number: usize) -> Option<u16> {
+        self.order.get(number.checked_rem(self.order.len())?).copied()
     }
 }
 
@@ -57,7 +74,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn first(rotation: &Rotation, count: usize) -> Vec<u16> {
-        (0..count).map(|_| rotation.turn().next().unwrap()).collect()
+        (0..count).map(|_| rotation.from(rotation.turn()).next().unwrap()).collect()
     }
 
     #[test]
@@ -75,7 +92,8 @@ mod tests {
 
     #[test]
     fn no_target_is_no_turn() {
-        assert_eq!(Rotation::new(&[]).unwrap().turn().next(), None);
+        let none = Rotation::new(&[]).unwrap();
+        assert_eq!((none.from(none.turn()).next(), none.draw(7)), (None, None));
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub use gateway::Gateway;
 pub use h2c::H2Client;
 pub use redis::RedisServer;
 pub use tls::{Authority, Pair, TlsClient};
-pub use upstream::{Request, Upstream, answer};
+pub use upstream::{Conn, Request, Upstream, answer};
 pub use wire::{Broken, Framing};
 
 /// How long an event may take that has to come: generous, as machines that run tests are busy.

@@ -16,6 +16,7 @@ mod harness;
 mod admin_inboxes;
 mod admin_limits;
 mod auth;
+mod balancing;
 mod bodies;
 mod concurrency;
 mod gathered;

@@ -24,7 +24,7 @@ pub use upstream::{Conn, Request, Upstream, answer};
 pub use wire::{Broken, Framing};
 
 /// How long an event may take that has to come: generous, as machines that run tests are busy.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Awaits what has to come.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {

@@ -79,7 +79,16 @@ fn signed(name: &str) -> (String, Vec<u8>) {
 
 /// How many messages of the inbox are alive, and how many dead.
 async fn held(gateway: &Gateway) -> (u64, u64) {
-    let shown = gateway.ask_admin("GET /inboxes").await.json();
+    // A store that is busy says so; it is asked again.
+    let answered = async {
+        loop {
+            let answer = gateway.ask_admin("GET /inboxes").await;
+            if answer.status == 200 {
+                return answer.json();
+            }
+        }
+    };
+    let shown = within("what inboxes hold", answered).await;
     let inbox = &shown["inboxes"][0];
     let count = |standing: &str| inbox[standing].as_u64().unwrap_or_else(|| panic!("{shown:#}"));
     (count("ready") + count("delayed") + count("claimed"), count("dead"))

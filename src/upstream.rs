@@ -24,7 +24,7 @@ use crate::observe::metrics::{Metrics, TargetMetrics};
 use crate::yaml::{Located, Problem};
 
 pub use balance::Hints;
-use balance::{Tier, Way};
+use balance::{Key, Tier, Way};
 use resolve::Resolved;
 pub use resolve::{keep_resolving, resolve_new};
 pub use state::State;
@@ -203,6 +203,11 @@ impl Upstream {
         let mut choice = self.balanced(tried, hints, now)?;
         choice.sets_cookie = true;
         Ok(choice)
+    }
+
+    /// Whether the head of a request has a say in the choice.
+    pub fn looks_at_head(&self) -> bool {
+        self.sticky.is_some() || matches!(self.way, Way::Hash(Key::Header(_) | Key::Cookie(_) | Key::Path))
     }
 
     /// The `Set-Cookie` that leads back to a target.

@@ -72,7 +72,11 @@ impl Post {
     async fn try_targets(&self, claimed: &Claimed, last: &mut Option<SocketAddr>) -> Answer {
         let mut tried: SmallVec<[u16; 4]> = SmallVec::new();
         let mut unreachable = "no target has an address".to_owned();
-        let head = head_of(&claimed.message);
+        let head = if self.upstream.looks_at_head() {
+            head_of(&claimed.message)
+        } else {
+            RequestBuf::new(Method::default(), "/")
+        };
         let hints = Hints { head: &head, client: None, consumer: None };
         loop {
             let choice = match self.upstream.choose(&tried, &hints, clock::now()) {

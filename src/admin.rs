@@ -31,6 +31,7 @@
 mod bounded;
 pub mod inboxes;
 pub mod limits;
+mod upstreams;
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -60,6 +61,8 @@ use crate::limits::Limits;
 use crate::live::{Cause, Effect, Live, Outcome, Status};
 use crate::observe::metrics::{CONTENT_TYPE, InboxSample, Metrics};
 use crate::reply::{Code, Rejection, Reply};
+
+use upstreams::{UpstreamShown, upstreams};
 
 use bounded::Bounded;
 
@@ -256,20 +259,6 @@ struct RouteShown {
 }
 
 #[derive(Serialize)]
-struct UpstreamShown {
-    name: String,
-    targets: Vec<TargetShown>,
-}
-
-#[derive(Serialize)]
-struct TargetShown {
-    /// As it is written.
-    address: String,
-    /// What it stands for now; empty while a name does not resolve.
-    resolved: Vec<std::net::SocketAddr>,
-}
-
-#[derive(Serialize)]
 struct IssuerShown {
     name: String,
     /// Where its keys are fetched from, if they are; without the query.
@@ -306,15 +295,6 @@ fn routes(gateway: &Gateway) -> Vec<RouteShown> {
         },
     });
     shown.collect()
-}
-
-fn upstreams(gateway: &Gateway) -> Vec<UpstreamShown> {
-    let targets = |targets: &[crate::upstream::Target]| {
-        let shown = targets.iter();
-        shown.map(|target| TargetShown { address: target.label.to_string(), resolved: target.addresses() }).collect()
-    };
-    let shown = gateway.upstreams().iter();
-    shown.map(|it| UpstreamShown { name: it.name.to_string(), targets: targets(it.targets()) }).collect()
 }
 
 fn issuers(gateway: &Gateway) -> Vec<IssuerShown> {

@@ -4,8 +4,10 @@
 //! [`Node`] here is decoded later by whoever knows its type: the settings of filters and handlers, and `match`.
 
 mod balance;
+mod circuit_breaker;
 pub mod load;
 mod logs;
+mod upstream;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,7 +21,9 @@ use crate::types::{Address, Bind, Network, Period, Size};
 use crate::yaml::{Located, Named, Node, Place, Rest};
 
 pub use balance::{Balance, HashBy, SameSite, Sticky};
+pub use circuit_breaker::{BreakerFallback, BreakerPer, CircuitBreaker, CircuitBreakers};
 pub use logs::{AccessFormat, AccessLog, AuditLog, AuditOnly, Log, LogFormat, WebhookLog};
+pub use upstream::{Protocol, Retry, RetryOn, Target, Timeouts, Upstream, UpstreamHost};
 
 /// `gateway.yaml`: what belongs to the gateway, and everything an included file may hold.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -250,94 +254,6 @@ impl State {
     }
 }
 
-/// A named set of targets.
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-pub struct Upstream {
-    pub targets: Located<Vec<Target>>,
-    #[serde(default)]
-    pub balance: Balance,
-    /// How long a target that is new, or usable again, works up to its share. Default: none, at most 1h.
-    pub slow_start: Option<Located<Period>>,
-    /// Leads clients back to their target by a cookie.
-    pub sticky: Option<Sticky>,
-    /// Most requests in flight to each target that has no `in_flight_max`. Default: none.
-    pub target_in_flight_max: Option<Located<u32>>,
-    #[serde(default)]
-    pub timeouts: Timeouts,
-    /// Trying again when a connection cannot be made.
-    #[serde(default)]
-    pub retry: Retry,
-    /// The protocol targets speak.
-    #[serde(default)]
-    pub protocol: Protocol,
-    /// The `Host` field targets are sent: `pass` (default) what the client sent, `target` the target's address.
-    #[serde(default)]
-    pub host: UpstreamHost,
-}
-
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-pub struct Target {
-    /// `127.0.0.1:9101` or `tasks.internal:9101`. Names are resolved beside the request path, again and again.
-    pub address: Located<String>,
-    /// Share of the requests, relative to the other targets. Default 1, at most 1000.
-    pub weight: Option<Located<u16>>,
-    /// Gets requests only while no other target can take them.
-    #[serde(default)]
-    pub backup: bool,
-    /// Most requests in flight to it; more go to others. Default: `target_in_flight_max` of the upstream.
-    pub in_flight_max: Option<Located<u32>>,
-}
-
-#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct Timeouts {
-    /// To make a connection. Default 5s.
-    pub connect: Option<Period>,
-    /// From the end of the request to the head of the answer. Default: `timeout` of the route or of `defaults`. For clients of
-    /// HTTP/2 the larger of this and `idle` counts: one timer serves both there.
-    pub first_byte: Option<Period>,
-    /// Between two reads of an answer. Default 60s.
-    pub idle: Option<Period>,
-    /// From the request to the end of the answer. Default: none.
-    pub total: Option<Period>,
-    /// How long an unused connection is kept. Default: until the target closes it. Set it below the target's own limit, so
-    /// that no request meets a connection that is just being closed.
-    pub keepalive: Option<Period>,
-}
-
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct Retry {
-    /// Tries in all, the first one included. Default 2, at most 10; each on another target while there are others.
-    pub attempts: Located<u8>,
-    pub on: Vec<RetryOn>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RetryOn {
-    /// No connection could be made: nothing was sent, so any method may be tried again.
-    Connect,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Protocol {
-    /// HTTP/1.1
-    #[default]
-    Http1,
-    /// HTTP/2 with prior knowledge, without TLS
-    H2c,
-}
-
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum UpstreamHost {
-    #[default]
-    Pass,
-    Target,
-}
-
 /// A match, an ordered list of filters, and exactly one handler.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Route {
@@ -477,12 +393,6 @@ impl Default for Limits {
 impl Default for Metrics {
     fn default() -> Self {
         Self { series_max: 10_000 }
-    }
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self { attempts: built_in(2), on: vec![RetryOn::Connect] }
     }
 }
 

@@ -5,6 +5,7 @@ mod callers;
 mod chains;
 mod compile;
 mod expectations;
+mod fallbacks;
 mod identity;
 mod inboxes;
 mod listeners;
@@ -41,6 +42,8 @@ use crate::upstream::Upstream;
 use crate::yaml::{Place, Sources};
 
 pub use compile::compile;
+pub use fallbacks::Fallback;
+use fallbacks::Fallbacks;
 pub use inboxes::Inbox;
 pub use listeners::{Listener, Tls};
 
@@ -90,6 +93,7 @@ pub struct Gateway {
     fallback: Arc<Route>,
     upstreams: Vec<Arc<Upstream>>,
     inboxes: Vec<Arc<Inbox>>,
+    fallbacks: Fallbacks,
 }
 
 /// What belongs to the gateway as a whole.
@@ -218,6 +222,11 @@ impl Gateway {
 
     pub fn upstreams(&self) -> &[Arc<Upstream>] {
         &self.upstreams
+    }
+
+    /// What stands for the answer of the upstream `name` while its breakers let nothing through.
+    pub fn fallback_of(&self, name: &str) -> Option<&Fallback> {
+        self.fallbacks.get(name)
     }
 
     pub fn inboxes(&self) -> &[Arc<Inbox>] {

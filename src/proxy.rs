@@ -7,6 +7,7 @@ mod admit;
 mod alarm;
 mod answer;
 mod audit;
+mod circuit;
 mod connection;
 mod decide;
 mod edge;
@@ -21,6 +22,7 @@ mod phases;
 mod replayed;
 mod report;
 mod socket;
+mod target;
 mod tenure;
 mod webhooks;
 

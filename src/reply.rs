@@ -62,6 +62,7 @@ codes! {
     INTERNAL, INTERNAL_SERVER_ERROR, "the gateway could not do its work; its log says why";
     FAULT_INJECTED, SERVICE_UNAVAILABLE, "a `fault` filter answered instead of the service";
     BAD_GATEWAY, BAD_GATEWAY, "the service could not be reached, or answered with something that is not HTTP";
+    CIRCUIT_OPEN, SERVICE_UNAVAILABLE, "the service failed too often and is left alone for a while; see `Retry-After`";
     UPSTREAM_UNAVAILABLE, SERVICE_UNAVAILABLE, "no target of the upstream is known to be usable";
     OVERLOADED, SERVICE_UNAVAILABLE, "the gateway has as many connections, or requests, logins or bodies at once, as it may have";
     IDENTITY_UNAVAILABLE, SERVICE_UNAVAILABLE, "a credential cannot be verified yet: the keys it is verified with could not be fetched";

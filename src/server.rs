@@ -32,6 +32,7 @@ use crate::observe::metrics::{KeySetSample, Metrics};
 use crate::observe::webhooks::WebhookLog;
 use crate::proxy::body_memory;
 use crate::replay::Replay;
+use crate::upstream::breaker_samples;
 use admission::Admission;
 use listeners::Listeners;
 use worker::Workers;
@@ -101,6 +102,11 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let settings = live.current().settings.clone();
     let identity = Arc::clone(live.current().identity.shared());
     metrics.show_key_sets(samples(&live));
+    // Weak: the metrics belong to what is compiled with them.
+    let running = Arc::downgrade(&live);
+    metrics.show_breakers(move || {
+        running.upgrade().map(|live| breaker_samples(live.current().upstreams())).unwrap_or_default()
+    });
     if let Some(remote) = limits.remote().cloned() {
         tokio::spawn(async move { remote.keep().await });
     }
@@ -181,7 +187,7 @@ async fn finish(delivery: Option<&Delivery>) {
 
 /// What the metrics show of the key sets of the snapshot in use.
 fn samples(live: &Arc<Live>) -> impl Fn() -> Vec<KeySetSample> + Send + Sync + 'static {
-    // Weak: the metrics belong to what is compiled with them.
+    // Weak, as above.
     let live = Arc::downgrade(live);
     move || {
         let Some(current) = live.upgrade().map(|live| live.current()) else { return Vec::new() };

@@ -74,7 +74,7 @@ impl Courier {
         self.judge(&answer);
         service.status = match &answer {
             Answer::Status(status, _) => Some(status.as_u16()),
-            Answer::Broken(_) | Answer::Unreachable(_) | Answer::Damaged => None,
+            Answer::Broken(_) | Answer::Unreachable(_) | Answer::Refused | Answer::Damaged => None,
         };
         let outcome = answer.outcome(claimed.attempt, &self.inbox.terms, clock::wall(), fastrand::f64());
         self.end(&claimed, outcome, service).await;
@@ -128,7 +128,7 @@ impl Courier {
         let (inbox, upstream, now) = (&*self.inbox.name, &*self.inbox.upstream.name, clock::now());
         let begins = match answer {
             Answer::Unreachable(_) => self.pause().unreachable(self.probe, now),
-            Answer::Damaged => return self.told_nothing(),
+            Answer::Refused | Answer::Damaged => return self.told_nothing(),
             answer if answer.is_trouble() => self.pause().troubled(self.probe, now),
             _ => {
                 if self.pause().answered() {
@@ -183,6 +183,6 @@ fn reason(answer: &Answer) -> String {
     match answer {
         Answer::Status(status, _) => format!("the service answered {}", status.as_u16()),
         Answer::Broken(why) | Answer::Unreachable(why) => why.clone(),
-        Answer::Damaged => String::new(),
+        Answer::Refused | Answer::Damaged => String::new(),
     }
 }

@@ -4,10 +4,14 @@
 
 use std::time::{Duration, Instant};
 
+use crate::upstream::breaker::Room;
+
 /// Deliveries in a row that speak against the upstream, until the inbox pauses.
 const TROUBLES_MAX: u32 = 5;
 const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(60);
+/// How often a breaker is looked at that does not say when it has room.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How the deliveries of one inbox to its upstream went.
 #[derive(Debug, Default)]
@@ -29,6 +33,8 @@ struct Paused {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Allowance {
     All,
+    /// So many at once: a circuit breaker of the upstream is half-open.
+    AtMost(usize),
     /// One, to see whether the upstream is back.
     Probe,
     Until(Instant),
@@ -37,12 +43,23 @@ pub enum Allowance {
 }
 
 impl Pause {
-    pub fn allowance(&self, now: Instant) -> Allowance {
-        match &self.paused {
-            None => Allowance::All,
-            Some(paused) if paused.probing => Allowance::AfterProbe,
-            Some(paused) if now < paused.until => Allowance::Until(paused.until),
-            Some(_) => Allowance::Probe,
+    /// `room` is what the circuit breakers of the upstream would let through.
+    pub fn allowance(&self, room: Room, now: Instant) -> Allowance {
+        let closed = match room {
+            Room::Until(until) => Some(until.max(after(now, LOOK))),
+            // Others have the probes; whether they are done is not told.
+            Room::Probes(0) => Some(after(now, LOOK)),
+            Room::Probes(_) | Room::All => None,
+        };
+        match (&self.paused, closed, room) {
+            (Some(paused), ..) if paused.probing => Allowance::AfterProbe,
+            (Some(paused), closed, _) if now < paused.until => {
+                Allowance::Until(closed.map_or(paused.until, |closed| closed.max(paused.until)))
+            }
+            (_, Some(closed), _) => Allowance::Until(closed),
+            (Some(_), None, _) => Allowance::Probe,
+            (None, None, Room::Probes(probes)) => Allowance::AtMost(usize::try_from(probes).unwrap_or(usize::MAX)),
+            (None, None, _) => Allowance::All,
         }
     }
 
@@ -120,9 +137,9 @@ mod tests {
         for _ in 0..4 {
             assert!(!pause.troubled(false, now));
         }
-        assert_eq!(pause.allowance(now), Allowance::All);
+        assert_eq!(pause.allowance(Room::All, now), Allowance::All);
         assert!(pause.troubled(false, now));
-        assert_eq!(pause.allowance(now), Allowance::Until(at(now, 1000)));
+        assert_eq!(pause.allowance(Room::All, now), Allowance::Until(at(now, 1000)));
     }
 
     #[test]
@@ -132,19 +149,22 @@ mod tests {
         // The others that were under way.
         assert!(!pause.unreachable(false, now) && !pause.troubled(false, now));
         for seconds in [1, 2, 4, 8, 16, 32, 60, 60] {
-            assert_eq!(pause.allowance(now), Allowance::Until(now + Duration::from_secs(seconds)));
-            assert_eq!(pause.allowance(at(now, seconds * 1000 - 1)), Allowance::Until(at(now, seconds * 1000)));
+            assert_eq!(pause.allowance(Room::All, now), Allowance::Until(now + Duration::from_secs(seconds)));
+            assert_eq!(
+                pause.allowance(Room::All, at(now, seconds * 1000 - 1)),
+                Allowance::Until(at(now, seconds * 1000))
+            );
             now = at(now, seconds * 1000);
-            assert_eq!(pause.allowance(now), Allowance::Probe);
+            assert_eq!(pause.allowance(Room::All, now), Allowance::Probe);
             pause.probe_begins();
-            assert_eq!(pause.allowance(now), Allowance::AfterProbe);
+            assert_eq!(pause.allowance(Room::All, now), Allowance::AfterProbe);
             assert!(!pause.unreachable(true, now));
         }
         pause.probe_begins();
         assert!(pause.answered());
-        assert_eq!(pause.allowance(now), Allowance::All);
+        assert_eq!(pause.allowance(Room::All, now), Allowance::All);
         assert!(pause.unreachable(false, now));
-        assert_eq!(pause.allowance(now), Allowance::Until(at(now, 1000)));
+        assert_eq!(pause.allowance(Room::All, now), Allowance::Until(at(now, 1000)));
     }
 
     #[test]
@@ -153,6 +173,20 @@ mod tests {
         pause.unreachable(false, now);
         pause.probe_begins();
         pause.probe_ends();
-        assert_eq!(pause.allowance(at(now, 1000)), Allowance::Probe);
+        assert_eq!(pause.allowance(Room::All, at(now, 1000)), Allowance::Probe);
+    }
+
+    #[test]
+    fn an_open_breaker_pauses_and_a_half_open_one_lets_its_probes_through() {
+        let (mut pause, now) = (Pause::default(), clock::now());
+        assert_eq!(pause.allowance(Room::Until(at(now, 5000)), now), Allowance::Until(at(now, 5000)));
+        assert_eq!(pause.allowance(Room::Probes(3), now), Allowance::AtMost(3));
+        assert_eq!(pause.allowance(Room::Probes(0), now), Allowance::Until(at(now, 100)));
+        pause.unreachable(false, now);
+        // The later of both.
+        assert_eq!(pause.allowance(Room::Until(at(now, 5000)), now), Allowance::Until(at(now, 5000)));
+        assert_eq!(pause.allowance(Room::Until(at(now, 500)), now), Allowance::Until(at(now, 1000)));
+        assert_eq!(pause.allowance(Room::Until(at(now, 5000)), at(now, 1000)), Allowance::Until(at(now, 5000)));
+        assert_eq!(pause.allowance(Room::Probes(3), at(now, 1000)), Allowance::Probe);
     }
 }

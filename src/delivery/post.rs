@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{HOST, RETRY_AFTER};
@@ -28,6 +28,7 @@ use crate::config::{Protocol, UpstreamHost};
 use crate::head::{HeaderName, HeaderValue, Headers as _, Method, RequestBuf};
 use crate::inbox::{Claimed, Message};
 use crate::observe::metrics::{TargetMetrics, UpstreamError};
+use crate::upstream::breaker::Permit;
 use crate::upstream::{Choice, Hints, NoTarget, Upstream};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -63,24 +64,37 @@ impl Post {
     /// Sends a message, at the latest until `timeout` is over. A target that takes no connection is left for the next one;
     /// `last` becomes the address of the last one.
     pub async fn deliver(&self, claimed: &Claimed, timeout: Duration, last: &mut Option<SocketAddr>) -> Answer {
-        match tokio::time::timeout(timeout, self.try_targets(claimed, last)).await {
+        let started = clock::now();
+        let Ok(mut permit) = self.upstream.admit(started) else { return Answer::Refused };
+        let deadline = started.checked_add(timeout).unwrap_or(started);
+        let answer = match tokio::time::timeout(timeout, self.try_targets(claimed, deadline, last)).await {
             Ok(answer) => answer,
             Err(_) => Answer::Broken("the service did not answer in time".to_owned()),
+        };
+        if let Some(permit) = &mut permit {
+            let now = clock::now();
+            match &answer {
+                Answer::Status(status, _) => {
+                    permit.answered(status.as_u16(), now.saturating_duration_since(started), now);
+                }
+                // Where nothing was tried, the gateway was in its own way.
+                Answer::Broken(_) | Answer::Unreachable(_) if last.is_some() => permit.failed(now),
+                Answer::Broken(_) | Answer::Unreachable(_) | Answer::Refused | Answer::Damaged => {}
+            }
         }
+        answer
     }
 
-    async fn try_targets(&self, claimed: &Claimed, last: &mut Option<SocketAddr>) -> Answer {
+    async fn try_targets(&self, claimed: &Claimed, deadline: Instant, last: &mut Option<SocketAddr>) -> Answer {
         let mut tried: SmallVec<[u16; 4]> = SmallVec::new();
         let mut unreachable = "no target has an address".to_owned();
-        let head = if self.upstream.looks_at_head() {
-            head_of(&claimed.message)
-        } else {
-            RequestBuf::new(Method::default(), "/")
-        };
+        let head = self.upstream.looks_at_head().then(|| head_of(&claimed.message));
+        let head = head.unwrap_or_else(|| RequestBuf::new(Method::default(), ""));
         let hints = Hints { head: &head, client: None, consumer: None };
         loop {
             let choice = match self.upstream.choose(&tried, &hints, clock::now()) {
                 Ok(choice) if !tried.contains(&choice.index) => choice,
+                Err(NoTarget::Open(_)) if tried.is_empty() => return Answer::Refused,
                 Err(NoTarget::Full) if tried.is_empty() => {
                     unreachable = "every target has as much in flight as it may have".to_owned();
                     break;
@@ -89,7 +103,7 @@ impl Post {
             };
             tried.push(choice.index);
             *last = Some(choice.address);
-            match self.send(claimed, &choice).await {
+            match self.send(claimed, choice, deadline).await {
                 Answer::Unreachable(why) => unreachable = why,
                 answer => return answer,
             }
@@ -97,19 +111,28 @@ impl Post {
         Answer::Unreachable(unreachable)
     }
 
-    async fn send(&self, claimed: &Claimed, choice: &Choice<'_>) -> Answer {
+    async fn send(&self, claimed: &Claimed, mut choice: Choice<'_>, deadline: Instant) -> Answer {
         let Some(request) = self.request(claimed, choice.address) else {
             return Answer::Damaged;
         };
         let metrics = &choice.target.metrics;
         // When the time is over this is dropped, and the target had it.
-        let mut waiting = Waiting { metrics, ended: false };
+        let permit = choice.permit.take();
+        let mut waiting = Waiting { metrics, permit, deadline, ended: false };
         let started = clock::now();
-        let sent = self.client(choice).request(request).await;
+        let sent = self.client(&choice).request(request).await;
         waiting.ended = true;
+        let (mut permit, now) = (waiting.permit.take(), clock::now());
+        if let Some(permit) = &mut permit {
+            match &sent {
+                Ok(response) => {
+                    permit.answered(response.status().as_u16(), now.saturating_duration_since(started), now);
+                }
+                Err(_) => permit.failed(now),
+            }
+        }
         match sent {
             Ok(response) => {
-                let now = clock::now();
                 let (code, took) = (response.status().as_u16(), now.saturating_duration_since(started));
                 metrics.responded(code, took);
                 self.upstream.responded(choice.index, code, took, now);
@@ -122,12 +145,12 @@ impl Post {
             }
             Err(error) if error.is_connect() => {
                 metrics.failed(UpstreamError::Connect);
-                self.upstream.failed(choice.index, clock::now());
+                self.upstream.failed(choice.index, now);
                 Answer::Unreachable(words("cannot connect", &error))
             }
             Err(error) => {
                 metrics.failed(UpstreamError::Reset);
-                self.upstream.failed(choice.index, clock::now());
+                self.upstream.failed(choice.index, now);
                 Answer::Broken(words("the exchange broke off", &error))
             }
         }
@@ -192,6 +215,9 @@ fn head_of(message: &Message) -> RequestBuf {
 /// Counts an exchange that ran out of time.
 struct Waiting<'a> {
     metrics: &'a TargetMetrics,
+    permit: Option<Permit>,
+    /// When the time is over; what is dropped before was given up for another reason.
+    deadline: Instant,
     ended: bool,
 }
 
@@ -199,6 +225,10 @@ impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if !self.ended {
             self.metrics.failed(UpstreamError::Timeout);
+            let now = clock::now();
+            if let Some(permit) = self.permit.as_mut().filter(|_| now >= self.deadline) {
+                permit.failed(now);
+            }
         }
     }
 }

@@ -18,6 +18,8 @@ pub enum Answer {
     Broken(String),
     /// No target took a connection: nothing was sent.
     Unreachable(String),
+    /// A circuit breaker let nothing through: nothing was sent.
+    Refused,
     /// The message is no request that can be sent.
     Damaged,
 }
@@ -28,7 +30,7 @@ impl Answer {
         match self {
             Self::Status(status, _) => matches!(status.as_u16(), 502..=504),
             Self::Broken(_) | Self::Unreachable(_) => true,
-            Self::Damaged => false,
+            Self::Refused | Self::Damaged => false,
         }
     }
 
@@ -36,7 +38,7 @@ impl Answer {
     pub fn outcome(self, attempt: u32, terms: &Terms, now: SystemTime, chance: f64) -> Outcome {
         let (why, asked) = match self {
             Self::Status(status, _) if status.is_success() => return Outcome::Delivered,
-            Self::Unreachable(_) => return Outcome::Returned,
+            Self::Unreachable(_) | Self::Refused => return Outcome::Returned,
             Self::Damaged => return Outcome::Dead { why: "it is no request that can be sent".to_owned() },
             Self::Status(status, asked) => {
                 let respected = matches!(status, StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE);
@@ -108,6 +110,7 @@ mod tests {
         assert_eq!(status(500, None).outcome(3, &terms(), UNIX_EPOCH, 0.5), dead);
         let broken = Answer::Broken("it took too long".to_owned());
         assert!(matches!(broken.outcome(4, &terms(), UNIX_EPOCH, 0.5), Outcome::Dead { .. }));
+        assert_eq!(Answer::Refused.outcome(99, &terms(), UNIX_EPOCH, 0.5), Outcome::Returned);
         let unreachable = Answer::Unreachable(String::new());
         assert_eq!(unreachable.outcome(99, &terms(), UNIX_EPOCH, 0.5), Outcome::Returned);
     }
@@ -140,6 +143,7 @@ mod tests {
         for code in [200, 301, 400, 404, 429, 500, 501, 505] {
             assert!(!status(code, None).is_trouble(), "{code}");
         }
+        assert!(!Answer::Refused.is_trouble());
         assert!(Answer::Broken(String::new()).is_trouble() && Answer::Unreachable(String::new()).is_trouble());
     }
 }

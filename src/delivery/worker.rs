@@ -16,12 +16,15 @@ use crate::clock;
 use crate::gateway::Inbox;
 use crate::inbox::{Claimed, Queue};
 use crate::state::StoreError;
+use crate::upstream::breaker::Room;
 
 /// The least pause between two looks at an inbox that gave nothing though it said something would be due.
 const LOOK_LEAST: Duration = Duration::from_millis(20);
 /// Pauses while the store is away.
 const AWAY_FIRST: Duration = Duration::from_millis(250);
 const AWAY_LONGEST: Duration = Duration::from_secs(10);
+/// How soon it is told that a pause is over, where no message waits.
+const SHOWN_AGAIN: Duration = Duration::from_secs(1);
 /// Stands for never.
 const FAR: Duration = Duration::from_secs(24 * 3600);
 
@@ -109,7 +112,7 @@ impl Worker {
 
     /// Tells whether deliveries pause, when that is news.
     fn show(&mut self) {
-        let paused = self.pause().is_paused();
+        let paused = self.pause().is_paused() || !matches!(self.room(clock::now()), Room::All);
         if self.shown_paused != paused {
             self.shown_paused = paused;
             self.board.pause(&self.inbox.name, paused);
@@ -118,9 +121,10 @@ impl Worker {
 
     /// Claims as many messages as may be sent, and sends them. `true`: there are more that may be.
     async fn claim(&mut self, now: Instant) -> bool {
-        let allowance = self.pause().allowance(now);
+        let allowance = self.pause().allowance(self.room(now), now);
         let room = match allowance {
             Allowance::All => self.inbox.terms.concurrency.saturating_sub(self.under_way.len()),
+            Allowance::AtMost(probes) => self.inbox.terms.concurrency.min(probes).saturating_sub(self.under_way.len()),
             Allowance::Probe => 1,
             Allowance::Until(_) | Allowance::AfterProbe => 0,
         };
@@ -188,14 +192,17 @@ impl Worker {
         if let Some((_, until)) = self.away {
             return until;
         }
-        match self.pause().allowance(now) {
+        match self.pause().allowance(self.room(now), now) {
             Allowance::Until(until) if self.hungry || self.next.is_some() => return until,
             Allowance::AfterProbe => return after(FAR),
             // All couriers are busy.
             Allowance::All if self.hungry => return after(FAR),
-            Allowance::All | Allowance::Probe | Allowance::Until(_) => {}
+            Allowance::AtMost(_) if self.hungry && !self.under_way.is_empty() => return after(FAR),
+            Allowance::All | Allowance::AtMost(_) | Allowance::Probe | Allowance::Until(_) => {}
         }
-        self.next.map_or(after(FAR), |next| next.max(after(LOOK_LEAST)))
+        // What ends a breaker's pause does not wake who waits for nothing.
+        let idle = if self.shown_paused { after(SHOWN_AGAIN) } else { after(FAR) };
+        self.next.map_or(idle, |next| next.max(after(LOOK_LEAST)))
     }
 
     fn is_away(&mut self, error: &StoreError) {
@@ -214,6 +221,11 @@ impl Worker {
         if self.away.take().is_some() {
             info!(inbox = &*self.inbox.name, "the store is there again; deliveries go on");
         }
+    }
+
+    /// What the circuit breakers of the upstream would let through.
+    fn room(&self, now: Instant) -> Room {
+        self.inbox.upstream.room(now)
     }
 
     fn pause(&self) -> MutexGuard<'_, Pause> {

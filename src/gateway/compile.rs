@@ -8,6 +8,7 @@ use super::buckets;
 use super::callers;
 use super::chains::{Built, Chains};
 use super::expectations::{self, Names};
+use super::fallbacks::{Fallbacks, fallbacks};
 use super::identity::identity;
 use super::inboxes::Inboxes;
 use super::listeners::listeners;
@@ -79,6 +80,7 @@ pub fn compile(
         problems,
     };
     let fallback = building.fallback();
+    let fallbacks = building.fallbacks();
     let (routes, table) = building.build();
     let Routes { mut problems, chains, inboxes, guarded, .. } = building;
     let inboxes = inboxes.finish(&mut problems);
@@ -86,13 +88,7 @@ pub fn compile(
     let hidden = Hidden::new(chains.hidden());
     buckets::check(chains.buckets(), config, &mut problems);
     let tests: Vec<&config::Test> = all(config, |fragment| &fragment.tests, &config.root.tests).collect();
-    let names = Names {
-        routes: all(config, |fragment| &fragment.routes, &config.root.routes).map(|route| &*route.name.value).collect(),
-        upstreams: all(config, |fragment| &fragment.upstreams, &config.root.upstreams)
-            .map(|(name, _)| &*name.value)
-            .collect(),
-    };
-    expectations::check(&tests, &names, &mut problems);
+    expectations::check(&tests, &names(config), &mut problems);
     problems.sort_by_key(|problem| problem.place);
     match (table, settings) {
         (Some(table), Some(settings)) if problems.is_empty() => Ok(Gateway {
@@ -109,8 +105,18 @@ pub fn compile(
             fallback: Arc::new(fallback),
             upstreams: in_order(config, &upstreams),
             inboxes,
+            fallbacks,
         }),
         _ => Err((sources, problems)),
+    }
+}
+
+/// What tests may name.
+fn names(config: &Config) -> Names<'_> {
+    let upstreams = all(config, |fragment| &fragment.upstreams, &config.root.upstreams);
+    Names {
+        routes: all(config, |fragment| &fragment.routes, &config.root.routes).map(|route| &*route.name.value).collect(),
+        upstreams: upstreams.map(|(name, _)| &*name.value).collect(),
     }
 }
 
@@ -223,6 +229,24 @@ impl<'a> Routes<'a> {
             limits: self.limits("(none)", &self.defaults.links),
             captures: None,
         }
+    }
+
+    /// What stands for upstreams whose breakers let nothing through.
+    fn fallbacks(&mut self) -> Fallbacks {
+        let written = all(self.config, |fragment| &fragment.upstreams, &self.config.root.upstreams);
+        let mut missing = Vec::new();
+        let found =
+            fallbacks(written.map(|(name, upstream)| (name, upstream)), self.known, &mut self.problems, |name| {
+                let found = self.upstreams.get(&name.value).cloned();
+                if found.is_none() {
+                    missing.push(name.clone());
+                }
+                found
+            });
+        for name in missing {
+            self.upstream(&name.value, name.place);
+        }
+        found
     }
 
     fn build(&mut self) -> (Vec<Arc<Route>>, Option<Table>) {

@@ -4,6 +4,7 @@
 //! add. Handles are kept by name: a reload that keeps a name keeps its counts, and the series of a name are gone when
 //! the last holder of its handle is.
 
+mod breakers;
 mod concurrency;
 mod inbox;
 mod keysets;
@@ -26,6 +27,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prometheus::TextEncoder;
 use prometheus::proto::{LabelPair, Metric, MetricFamily};
 
+pub use self::breakers::{BreakerSample, BreakersSample};
 pub use self::concurrency::{ConcurrencySample, WaitEnd, Waits};
 pub use self::inbox::{InboxMetrics, InboxSample};
 pub use self::keysets::KeySetSample;
@@ -69,6 +71,7 @@ pub struct Metrics {
     webhook_log_dropped: Dropped,
     key_sets: OnceLock<Box<dyn Fn() -> Vec<KeySetSample> + Send + Sync>>,
     concurrency: OnceLock<Box<dyn Fn() -> Vec<ConcurrencySample> + Send + Sync>>,
+    breakers: OnceLock<Box<dyn Fn() -> Vec<BreakersSample> + Send + Sync>>,
     inbox_samples: OnceLock<Box<dyn Fn() -> Vec<InboxSample> + Send + Sync>>,
     store: OnceLock<Box<dyn Fn() -> StoreSample + Send + Sync>>,
     replay: OnceLock<Box<dyn Fn() -> ReplaySample + Send + Sync>>,
@@ -117,6 +120,7 @@ impl Metrics {
             webhook_log_dropped: OnceLock::new(),
             key_sets: OnceLock::new(),
             concurrency: OnceLock::new(),
+            breakers: OnceLock::new(),
             inbox_samples: OnceLock::new(),
             store: OnceLock::new(),
             replay: OnceLock::new(),
@@ -215,6 +219,11 @@ impl Metrics {
         let _ = self.key_sets.set(Box::new(samples));
     }
 
+    /// Where to ask how it stands with circuit breakers. The first one given stays.
+    pub fn show_breakers(&self, samples: impl Fn() -> Vec<BreakersSample> + Send + Sync + 'static) {
+        let _ = self.breakers.set(Box::new(samples));
+    }
+
     /// Where to ask how many requests are in flight, and wait, by bucket. The first one given stays.
     pub fn show_concurrency(&self, samples: impl Fn() -> Vec<ConcurrencySample> + Send + Sync + 'static) {
         let _ = self.concurrency.set(Box::new(samples));
@@ -269,6 +278,7 @@ impl Metrics {
         families.extend(upstream::families(&upstreams, &targets));
         families.extend(keysets::families(&self.key_sets.get().map(|samples| samples()).unwrap_or_default()));
         families.extend(concurrency::families(&self.concurrency.get().map(|samples| samples()).unwrap_or_default()));
+        families.extend(breakers::families(&self.breakers.get().map(|samples| samples()).unwrap_or_default()));
         families.extend(store::families(self.store.get().map(|sample| sample())));
         families.extend(replay::families(self.replay.get().map(|sample| sample())));
         families.extend(inbox::families(&self.inboxes.all(), &self.inbox_samples()));

@@ -11,8 +11,9 @@ use super::tenure::Tenure;
 use crate::clock;
 use crate::context::Context;
 use crate::gateway::{Gateway, Route};
-use crate::observe::metrics::{InFlight, TargetMetrics, UpstreamError};
+use crate::observe::metrics::{InFlight, TargetMetrics};
 use crate::reply::Code;
+use crate::upstream::breaker::Permit;
 use crate::upstream::{Tried, Upstream};
 
 /// The state of one exchange. It pins the snapshot it began with.
@@ -46,6 +47,12 @@ pub struct Exchange {
 pub struct Forward {
     pub upstream: Arc<Upstream>,
     pub tried: Tried,
+    /// Where the next attempt goes; the first one is chosen when the breakers are asked. It counts as in flight already.
+    pub chosen: Option<Chosen>,
+    /// Of the breaker of the upstream: for the request as a whole.
+    pub permit: Option<Permit>,
+    /// Of the breaker of the target: for the current attempt.
+    pub permit_of_target: Option<Permit>,
     pub target: Option<Arc<TargetMetrics>>,
     /// The target that it is in flight to.
     pub seat: Option<u16>,
@@ -58,6 +65,13 @@ pub struct Forward {
     pub to_head: Option<Duration>,
     /// When the exchange has to be over.
     pub deadline: Option<Instant>,
+}
+
+/// The target of an attempt.
+pub struct Chosen {
+    pub index: u16,
+    pub metrics: Arc<TargetMetrics>,
+    pub address: std::net::SocketAddr,
 }
 
 impl Exchange {
@@ -96,11 +110,14 @@ impl Drop for Exchange {
 }
 
 impl Forward {
-    pub fn new(upstream: Arc<Upstream>, now: Instant) -> Self {
+    pub fn new(upstream: Arc<Upstream>, now: Instant, permit: Option<Permit>) -> Self {
         let deadline = upstream.timeouts.total.and_then(|total| now.checked_add(total));
         Self {
             upstream,
             tried: Tried::new(),
+            chosen: None,
+            permit,
+            permit_of_target: None,
             target: None,
             seat: None,
             sets_cookie: false,
@@ -111,31 +128,8 @@ impl Forward {
         }
     }
 
-    /// The attempt failed, and the target is to blame.
-    pub fn failed(&self, kind: UpstreamError) {
-        if let Some(target) = &self.target {
-            target.failed(kind);
-        }
-        if let Some(seat) = self.seat {
-            self.upstream.failed(seat, clock::now());
-        }
-    }
-
-    /// The request is in flight to no target any more.
-    pub fn leave(&mut self) {
-        if let Some(seat) = self.seat.take() {
-            self.upstream.leave(seat);
-        }
-    }
-
     /// How long the exchange may still take.
     pub fn remaining(&self, now: Instant) -> Option<Duration> {
         self.deadline.map(|deadline| deadline.saturating_duration_since(now))
-    }
-}
-
-impl Drop for Forward {
-    fn drop(&mut self) {
-        self.leave();
     }
 }

@@ -54,6 +54,7 @@ fn message(code: &Code) -> &'static str {
         "GATEWAY_TIMEOUT" => "the service did not answer in time",
         "BAD_GATEWAY" => "the service cannot be reached or did not answer properly",
         "OVERLOADED" => "the service has as many requests at once as it may have",
+        "CIRCUIT_OPEN" => "the service failed too often and is left alone for a while",
         "UPSTREAM_UNAVAILABLE" => "the service is not available",
         "REQUEST_TIMEOUT" => "the request did not arrive in time",
         "BODY_TOO_LARGE" => "the request body is too large",

@@ -19,25 +19,24 @@ use super::admit::{self, Raw};
 use super::answer::{answered, finish_head};
 use super::audit;
 use super::decide::{Decision, decide};
-use super::exchange::{Exchange, Forward};
+use super::exchange::Exchange;
 use super::failure::{self, CLIENT_GONE, Failure};
 use super::heads::{self, Request, Seen};
 use super::peer::{peer, shorter};
 use super::replayed::{keep_te, replay};
 use super::report;
+use super::target::{hints, is_whole, sticky_cookie};
 use super::tenure::Tenure;
 use super::webhooks;
 use crate::caller::Credential;
 use crate::client;
 use crate::clock;
 use crate::config::UpstreamHost;
-use crate::context::{Context, Scheme};
 use crate::live::Live;
 use crate::observe::access::{AccessLog, Entry};
 use crate::observe::metrics::Metrics;
 use crate::observe::webhooks::WebhookLog;
 use crate::reply::Code;
-use crate::upstream::{Hints, NoTarget};
 
 /// How many fields tell an upstream who the client is.
 const ANNOUNCED: usize = 6;
@@ -89,7 +88,9 @@ impl ProxyHttp for App {
         heads::put_back(session.req_header_mut(), head);
         match decision {
             Decision::Forward(upstream, body) => {
-                x.forward = Some(Forward::new(upstream, x.started));
+                if !self.enter(session, x, upstream).await? {
+                    return Ok(true);
+                }
                 if let Some(body) = body.filter(|body| !body.is_empty()) {
                     x.replayed = Some(replay(session, body)?);
                 }
@@ -120,37 +121,34 @@ impl ProxyHttp for App {
         let now = if x.waited || forward.target.is_some() { clock::now() } else { x.started };
         let remaining = forward.remaining(now);
         if remaining.is_some_and(|remaining| remaining.is_zero()) {
+            forward.gave_up(now);
             x.code = Some(Code::GATEWAY_TIMEOUT);
             return Err(Error::new_up(ErrorType::ReadTimedout));
         }
-        forward.leave();
+        let chosen = match forward.next(&hints(&Seen(session.req_header()), x.context.as_ref()), now) {
+            Ok(chosen) => chosen,
+            Err(none) => {
+                forward.gave_up(now);
+                x.code = Some(forward.code_without(none));
+                return Err(Error::new_up(ErrorType::ConnectNoRoute));
+            }
+        };
         let upstream = &*forward.upstream;
-        let seen = Seen(session.req_header());
-        let choice = upstream.choose(&forward.tried, &hints(&seen, x.context.as_ref()), now).map_err(|none| {
-            x.code = Some(match none {
-                NoTarget::Unavailable => Code::UPSTREAM_UNAVAILABLE,
-                NoTarget::Full => Code::OVERLOADED,
-            });
-            Error::new_up(ErrorType::ConnectNoRoute)
-        })?;
         if x.replayed.is_none() {
             // What the last attempt has sent comes again.
             x.body_bytes_in = 0;
         }
-        let address = choice.address;
-        forward.tried.push(choice.index);
-        forward.target = Some(Arc::clone(&choice.target.metrics));
-        forward.sets_cookie = choice.sets_cookie;
-        forward.seat = Some(choice.keep());
-        forward.address = Some(address);
+        forward.tried.push(chosen.index);
+        forward.target = Some(chosen.metrics);
+        forward.address = Some(chosen.address);
         forward.attempt = now;
         // A client of HTTP/1.0 need not send a Host; what goes on is HTTP/1.1, which has one.
         // It is the first field, as a rule: looking for it by its name costs more.
         let names_host = || session.req_header().headers.keys().any(|name| *name == HOST);
         if upstream.host == UpstreamHost::Target || !names_host() {
-            session.req_header_mut().insert_header(HOST, address.to_string())?;
+            session.req_header_mut().insert_header(HOST, chosen.address.to_string())?;
         }
-        let mut peer = peer(upstream, address, remaining);
+        let mut peer = peer(upstream, chosen.address, remaining);
         match &x.connection {
             Some(connection) if !connection.is_h2() => {
                 if x.replayed.is_none() && session.is_body_done() {
@@ -239,11 +237,9 @@ impl ProxyHttp for App {
         let now = clock::now();
         let to_head = now.saturating_duration_since(forward.attempt);
         forward.to_head = Some(to_head);
-        if let Some(target) = &forward.target {
-            target.responded(head.status.as_u16(), to_head);
-        }
-        if let Some(seat) = forward.seat {
-            forward.upstream.responded(seat, head.status.as_u16(), to_head, now);
+        forward.responded(head.status.as_u16(), to_head, now);
+        if upgraded {
+            forward.settled();
         }
         let idle = if upgraded {
             // Either side may be silent for as long as the other is not.
@@ -262,6 +258,11 @@ impl ProxyHttp for App {
             return Ok(());
         }
         let cookie = sticky_cookie(x);
+        if is_whole(session, head)
+            && let Some(forward) = &mut x.forward
+        {
+            forward.end();
+        }
         heads::change(head, |head| {
             heads::end_hop(head);
             if let Some(cookie) = cookie {
@@ -279,15 +280,14 @@ impl ProxyHttp for App {
         end_of_stream: bool,
         x: &mut Box<Exchange>,
     ) -> pingora::Result<Option<Duration>> {
-        if end_of_stream && let Some(forward) = &mut x.forward {
-            // The target is done, before the client knows: when it asks again, there is room.
-            forward.leave();
-        }
+        let Some(forward) = x.forward.as_mut() else { return Ok(None) };
         // Over HTTP/2 no deadline of the connection ends an exchange: look at every piece.
-        if let Some(forward) = x.forward.as_ref()
-            && forward.deadline.is_some_and(|deadline| clock::now() >= deadline)
-        {
+        if forward.deadline.is_some_and(|deadline| clock::now() >= deadline) {
             return Err(Error::new_up(ErrorType::ReadTimedout));
+        }
+        if end_of_stream {
+            // Before the client has all of it: what it asks next finds room, and a breaker that this answer closed.
+            forward.end();
         }
         Ok(None)
     }
@@ -308,10 +308,10 @@ impl ProxyHttp for App {
 
     fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, x: &mut Box<Exchange>, mut e: Box<Error>) -> Box<Error> {
         let mut again = false;
-        if let Some(forward) = x.forward.as_ref() {
+        if let Some(forward) = x.forward.as_mut() {
             let tries = forward.tried.len();
             again = forward.upstream.retries_connect() && tries < usize::from(forward.upstream.attempts);
-            forward.failed(failure::kind(&e));
+            forward.failed(failure::kind(&e), again, clock::now());
             if let Some(target) = forward.target.as_ref().filter(|_| again) {
                 target.retried();
             }
@@ -350,7 +350,7 @@ impl ProxyHttp for App {
                     target.retried();
                 }
             } else {
-                forward.failed(kind);
+                forward.failed(kind, false, clock::now());
             }
         }
         e
@@ -362,6 +362,10 @@ impl ProxyHttp for App {
             replayed.end(session);
         }
         let failure = failure::explain(e, x);
+        if let Some(forward) = &mut x.forward {
+            // Before the client is told: what it asks next is not to find its own place or that of its probe taken.
+            forward.end();
+        }
         if let Failure::Refuse(rejection) = &failure {
             x.code = Some(rejection.code);
         }
@@ -418,7 +422,7 @@ impl ProxyHttp for App {
         webhooks::record(x, status, duration, self.webhook_log.as_deref());
         x.in_flight = None;
         if let Some(forward) = &mut x.forward {
-            forward.leave();
+            forward.end();
         }
         if let Some(context) = &x.context
             && let Some(Credential::Key { id, managed: true, .. }) =
@@ -460,19 +464,6 @@ impl ProxyHttp for App {
             });
         }
     }
-}
-
-/// What may decide which target gets a request.
-fn hints<'a>(head: &'a Seen<'a>, context: Option<&'a Context>) -> Hints<'a> {
-    let consumer = context.and_then(|context| context.caller.as_ref()).map(|caller| &*caller.name);
-    Hints { head, client: context.map(|context| context.client), consumer }
-}
-
-/// The cookie that leads the client back to its target, if it has to be told.
-fn sticky_cookie(x: &Exchange) -> Option<HeaderValue> {
-    let forward = x.forward.as_ref().filter(|forward| forward.sets_cookie)?;
-    let https = x.context.as_ref().is_some_and(|context| context.scheme == Scheme::Https);
-    forward.upstream.cookie(forward.seat?, https)
 }
 
 fn version(version: Version) -> &'static str {

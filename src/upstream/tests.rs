@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use proptest::prelude::*;
 
 use super::*;
-use crate::head::{HeaderName, Headers as _, Method, RequestBuf};
+use crate::head::{HeaderName, HeaderValue, Headers as _, Method, RequestBuf};
 use crate::yaml::{Place, Sources, decode, parse};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -391,8 +391,61 @@ fn what_is_in_flight_survives_every_change_but_that_of_the_address() {
 #[test]
 fn a_choice_that_is_kept_is_given_back_by_hand() {
     let upstream = with(&[1], "balance: { hash: path }");
-    let index = choose(&upstream, "/", clock::now()).keep();
+    let (index, _) = choose(&upstream, "/", clock::now()).keep();
     assert_eq!((in_flight(&upstream), upstream.total.in_flight()), (vec![1], 1));
     upstream.leave(index);
     assert_eq!((in_flight(&upstream), upstream.total.in_flight()), (vec![0], 0));
+}
+
+/// Opens the breaker of a target that opens with one failure.
+fn open(upstream: &Upstream, index: usize, now: Instant) {
+    upstream.targets()[index].breaker.as_ref().unwrap().admit(now).unwrap().failed(now);
+}
+
+#[test]
+fn a_target_whose_breaker_is_open_is_left_out_whatever_the_balancing() {
+    for way in WAYS {
+        let yaml = format!(
+            "{{ targets: [{{ address: 10.0.0.1:80 }}, {{ address: 10.0.0.2:80 }}, {{ address: 10.0.0.3:80, backup: true }}], \
+             balance: {way}, sticky: {{ cookie: lb }}, target_in_flight_max: 9, \
+             circuit_breaker: {{ per: target, failures: 1, open_for: 5s, half_open_requests: 1 }} }}"
+        );
+        let (upstream, now) = (compile(&yaml, None), clock::now());
+        let mut head = RequestBuf::new(Method::GET, "/");
+        let pair = upstream.cookie(0, false).unwrap().to_str().unwrap().split(';').next().unwrap().to_owned();
+        head.append(&HeaderName::from_static("cookie"), HeaderValue::from_str(&pair).unwrap());
+        let hints = Hints { head: &head, client: None, consumer: None };
+        open(&upstream, 0, now);
+        assert_eq!(counts(&upstream, 50, now), [0, 50, 0], "{way}");
+        let moved = upstream.choose(&[], &hints, now).unwrap();
+        assert!(moved.index == 1 && moved.sets_cookie, "{way}: a cookie does not lead to it");
+        drop(moved);
+        open(&upstream, 1, now);
+        assert_eq!(counts(&upstream, 50, now), [0, 0, 50], "{way}: the backup comes in");
+        open(&upstream, 2, now);
+        assert_eq!(upstream.choose(&[], &hints, now).err(), Some(NoTarget::Open(SECOND * 5)), "{way}");
+        assert_eq!(in_flight(&upstream), [0, 0, 0], "{way}");
+        // Now each gives one probe, and no more while it is held.
+        let later = now + SECOND * 5;
+        let held: Vec<Choice<'_>> = (0..3).map(|_| upstream.choose(&[], &hints, later).unwrap()).collect();
+        assert_eq!(in_flight(&upstream), [1, 1, 1], "{way}");
+        assert_eq!(upstream.choose(&[], &hints, later).err(), Some(NoTarget::Open(SECOND)), "{way}");
+        drop(held);
+        assert_eq!((in_flight(&upstream), upstream.total.in_flight()), (vec![0; 3], 0), "{way}");
+        let (index, permit) = upstream.choose(&[], &hints, later).unwrap().keep();
+        assert_eq!((index, permit.is_some(), in_flight(&upstream)), (0, true, vec![1, 0, 0]), "{way}");
+    }
+}
+
+#[test]
+fn a_full_target_beside_an_open_one_is_full() {
+    let keys = "target_in_flight_max: 1, circuit_breaker: { per: target, failures: 1, open_for: 5s }";
+    let (upstream, now) = (with(&[1, 1], keys), clock::now());
+    open(&upstream, 0, now);
+    let _held = choose(&upstream, "/", now);
+    let head = RequestBuf::new(Method::GET, "/");
+    let hints = Hints { head: &head, client: None, consumer: None };
+    assert_eq!(upstream.choose(&[], &hints, now).err(), Some(NoTarget::Full));
+    open(&upstream, 1, now);
+    assert_eq!(upstream.choose(&[], &hints, now).err(), Some(NoTarget::Open(SECOND * 5)));
 }

@@ -18,6 +18,7 @@ mod admin_limits;
 mod auth;
 mod balancing;
 mod bodies;
+mod breaker;
 mod concurrency;
 mod gathered;
 mod headers;

@@ -181,7 +181,7 @@ async fn a_new_certificate_is_shown_without_a_request_lost() {
     }
     done.store(true, Ordering::Relaxed);
     for client in clients {
-        assert!(client.await.unwrap() > 10);
+        assert!(client.await.unwrap() > 0);
     }
 }
 

@@ -152,6 +152,9 @@ async fn while_redis_is_away_each_gateway_goes_by_what_it_knows() {
     assert_eq!(one.ask(&message("before")).await.text(), "", "it got through a moment ago");
     assert_eq!(one.ask(&message("meanwhile")).await.text(), "done");
     assert_eq!(one.ask(&message("meanwhile")).await.text(), "");
+    // The other one has to have noticed, too: only then does it say when it has the store again.
+    assert_eq!(other.ask(&message("elsewhere")).await.text(), "done");
+    other.counts(&[("tollgate_replay_store_up", 0.0)]).await;
     one.logged("messages that come again are told by each gateway alone").await;
     one.counts(&[("tollgate_replay_store_up", 0.0), ("tollgate_replay_untold_total", 0.0)]).await;
     redis.run().await;
@@ -160,7 +163,7 @@ async fn while_redis_is_away_each_gateway_goes_by_what_it_knows() {
     // What got through meanwhile is made known, at the latest when the gateway ends.
     one.stop().await;
     assert_eq!(other.ask(&message("meanwhile")).await.text(), "");
-    assert_eq!(upstream.requests().len(), 2);
+    assert_eq!(upstream.requests().len(), 3);
 }
 
 #[tokio::test(flavor = "multi_thread")]

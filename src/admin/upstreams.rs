@@ -1,0 +1,81 @@
+//! Upstreams on `/status`.
+
+use std::net::SocketAddr;
+use std::time::{Instant, SystemTime};
+
+use serde::Serialize;
+
+use crate::clock;
+use crate::gateway::Gateway;
+use crate::upstream::breaker::{Breaker, View};
+use crate::upstream::{Target, Upstream};
+
+#[derive(Serialize)]
+pub struct UpstreamShown {
+    name: String,
+    /// That of the upstream as a whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    circuit_breaker: Option<BreakerShown>,
+    /// Requests that its breakers did not let through.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rejected: Option<u64>,
+    targets: Vec<TargetShown>,
+}
+
+#[derive(Serialize)]
+struct TargetShown {
+    /// As it is written.
+    address: String,
+    /// What it stands for now; empty while a name does not resolve.
+    resolved: Vec<SocketAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    circuit_breaker: Option<BreakerShown>,
+}
+
+#[derive(Serialize)]
+struct BreakerShown {
+    /// `closed`, `half_open`, `open`
+    state: &'static str,
+    since: String,
+    /// When an open one lets the first request through again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+    /// Within the window; once it opened, those that opened it.
+    failures: u64,
+    /// All requests in the same time, where a share of them counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    requests: Option<u64>,
+}
+
+pub fn upstreams(gateway: &Gateway) -> Vec<UpstreamShown> {
+    let (now, wall) = (clock::now(), clock::wall());
+    let breaker = |breaker: &Breaker| {
+        let View { state, since, until, counts } = breaker.view(now);
+        BreakerShown {
+            state: state.name(),
+            since: clock::rfc3339(time_of(since, now, wall)),
+            until: until.map(|until| clock::rfc3339(time_of(until, now, wall))),
+            failures: counts.failures,
+            requests: counts.requests,
+        }
+    };
+    let target = |target: &Target| TargetShown {
+        address: target.label.to_string(),
+        resolved: target.addresses(),
+        circuit_breaker: target.breaker.as_deref().map(breaker),
+    };
+    let upstream = |upstream: &Upstream| UpstreamShown {
+        name: upstream.name.to_string(),
+        circuit_breaker: upstream.breaker().map(|own| breaker(own)),
+        rejected: upstream.rejected_count(),
+        targets: upstream.targets().iter().map(target).collect(),
+    };
+    gateway.upstreams().iter().map(|it| upstream(it)).collect()
+}
+
+/// The time of day of a moment.
+fn time_of(moment: Instant, now: Instant, wall: SystemTime) -> SystemTime {
+    let before = now.saturating_duration_since(moment);
+    let after = moment.saturating_duration_since(now);
+    wall.checked_sub(before).and_then(|wall| wall.checked_add(after)).unwrap_or(wall)
+}

@@ -1,0 +1,82 @@
+//! What becomes of a request whose upstream has breakers: it passes, or gets what stands for the answer.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::RETRY_AFTER;
+use pingora::proxy::Session;
+use pingora::{Error, ErrorType};
+
+use super::exchange::{Exchange, Forward};
+use super::heads::Seen;
+use super::phases::App;
+use super::target::hints;
+use crate::clock;
+use crate::gateway::Fallback;
+use crate::head::HeaderValue;
+use crate::reply::{Code, Rejection};
+use crate::upstream::{Hints, NoTarget, Upstream};
+
+const MESSAGE: &str = "the service failed too often and is left alone for a while";
+
+impl App {
+    /// Sets up the way to the upstream, or to the one that stands for it. `false`: the client was answered instead.
+    pub(super) async fn enter(
+        &self,
+        session: &mut Session,
+        x: &mut Box<Exchange>,
+        upstream: Arc<Upstream>,
+    ) -> pingora::Result<bool> {
+        let now = if x.waited { clock::now() } else { x.started };
+        let wait = match forward(&upstream, &hints(&Seen(session.req_header()), x.context.as_ref()), x.started, now) {
+            Ok(forward) => {
+                x.forward = Some(forward);
+                return Ok(true);
+            }
+            Err(wait) => wait,
+        };
+        upstream.rejected();
+        match x.gateway.fallback_of(&upstream.name).cloned() {
+            None => self.refuse(session, x, refusal(wait)).await?,
+            Some(Fallback::Reply(handler)) => {
+                let Some(context) = &x.context else { return Err(Error::new_in(ErrorType::InternalError)) };
+                match handler.answer(&Seen(session.req_header()), context) {
+                    Ok(reply) => self.send(session, x, reply).await?,
+                    Err(rejection) => self.refuse(session, x, *rejection).await?,
+                }
+            }
+            Some(Fallback::Upstream(other)) => {
+                match forward(&other, &hints(&Seen(session.req_header()), x.context.as_ref()), x.started, now) {
+                    Ok(forward) => {
+                        x.forward = Some(forward);
+                        return Ok(true);
+                    }
+                    Err(wait) => {
+                        // What stands for that one is not asked: there is an end to it.
+                        other.rejected();
+                        self.refuse(session, x, refusal(wait)).await?;
+                    }
+                }
+            }
+        }
+        Ok(false)
+    }
+}
+
+/// The way to an upstream whose breakers let the request through. Otherwise: how long to stay away.
+fn forward(upstream: &Arc<Upstream>, hints: &Hints<'_>, started: Instant, now: Instant) -> Result<Forward, Duration> {
+    let permit = upstream.admit(now)?;
+    let mut forward = Forward::new(Arc::clone(upstream), started, permit);
+    match forward.choose(hints, now) {
+        Err(NoTarget::Open(wait)) => return Err(wait),
+        // The others are said when it is to be connected to: there may be room by then.
+        Ok(()) | Err(NoTarget::Unavailable | NoTarget::Full) => {}
+    }
+    Ok(forward)
+}
+
+fn refusal(wait: Duration) -> Rejection {
+    // Whole seconds, and never an invitation to come at once.
+    let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);
+    Rejection::new(Code::CIRCUIT_OPEN, MESSAGE).with_field(RETRY_AFTER, HeaderValue::from(seconds))
+}

@@ -1,0 +1,133 @@
+//! The target of an attempt: chosen, told of how it did, and left.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use http::header::CONTENT_LENGTH;
+use http::{HeaderValue, Method, StatusCode};
+use pingora::http::ResponseHeader;
+use pingora::proxy::Session;
+
+use super::exchange::{Chosen, Exchange, Forward};
+use super::heads::Seen;
+use crate::context::{Context, Scheme};
+use crate::observe::metrics::UpstreamError;
+use crate::reply::Code;
+use crate::upstream::{Hints, NoTarget};
+
+impl Forward {
+    /// The target of the attempt that begins now: the one that was chosen for it, or else one that is chosen now.
+    pub fn next(&mut self, hints: &Hints<'_>, now: Instant) -> Result<Chosen, NoTarget> {
+        if self.chosen.is_none() {
+            self.choose(hints, now)?;
+        }
+        self.chosen.take().ok_or(NoTarget::Unavailable)
+    }
+
+    /// Chooses the target of the next attempt. From now on the request counts as in flight to it.
+    pub fn choose(&mut self, hints: &Hints<'_>, now: Instant) -> Result<(), NoTarget> {
+        // What the last attempt held may be the very place that is looked for.
+        self.leave();
+        let choice = self.upstream.choose(&self.tried, hints, now)?;
+        let metrics = Arc::clone(&choice.target.metrics);
+        self.chosen = Some(Chosen { index: choice.index, metrics, address: choice.address });
+        self.sets_cookie = choice.sets_cookie;
+        let (seat, permit) = choice.keep();
+        self.seat = Some(seat);
+        self.permit_of_target = permit;
+        Ok(())
+    }
+
+    /// The head of an answer arrived.
+    pub fn responded(&mut self, status: u16, took: Duration, now: Instant) {
+        if let Some(target) = &self.target {
+            target.responded(status, took);
+        }
+        if let Some(seat) = self.seat {
+            self.upstream.responded(seat, status, took, now);
+        }
+        for permit in [&mut self.permit, &mut self.permit_of_target].into_iter().flatten() {
+            permit.answered(status, took, now);
+        }
+    }
+
+    /// The attempt failed, and the target is to blame. Where another one follows, that is between the gateway and the target.
+    pub fn failed(&mut self, kind: UpstreamError, again: bool, now: Instant) {
+        if let Some(target) = &self.target {
+            target.failed(kind);
+        }
+        if let Some(seat) = self.seat {
+            self.upstream.failed(seat, now);
+        }
+        if let Some(permit) = &mut self.permit_of_target {
+            permit.failed(now);
+        }
+        if let Some(permit) = self.permit.as_mut().filter(|_| !again) {
+            permit.failed(now);
+        }
+    }
+
+    /// No further attempt is made, or none at all. What the attempts failed of was told of their targets.
+    pub fn gave_up(&mut self, now: Instant) {
+        if let Some(permit) = self.permit.as_mut().filter(|_| !self.tried.is_empty()) {
+            permit.failed(now);
+        }
+    }
+
+    /// What to tell the client when there is no target for it.
+    pub fn code_without(&self, none: NoTarget) -> &'static Code {
+        match none {
+            NoTarget::Unavailable => Code::UPSTREAM_UNAVAILABLE,
+            NoTarget::Full => Code::OVERLOADED,
+            NoTarget::Open(_) if self.tried.is_empty() => Code::CIRCUIT_OPEN,
+            // The attempt that failed opened the last breaker.
+            NoTarget::Open(_) => Code::BAD_GATEWAY,
+        }
+    }
+
+    /// Nothing that is still to come says more about the service. The request may still be in flight.
+    pub fn settled(&mut self) {
+        self.permit = None;
+        self.permit_of_target = None;
+    }
+
+    /// The exchange with the service is over.
+    pub fn end(&mut self) {
+        self.permit = None;
+        self.leave();
+    }
+
+    /// The request is in flight to no target any more.
+    fn leave(&mut self) {
+        self.permit_of_target = None;
+        if let Some(seat) = self.seat.take() {
+            self.upstream.leave(seat);
+        }
+    }
+}
+
+impl Drop for Forward {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// What may decide which target gets a request.
+pub fn hints<'a>(head: &'a Seen<'a>, context: Option<&'a Context>) -> Hints<'a> {
+    let consumer = context.and_then(|context| context.caller.as_ref()).map(|caller| &*caller.name);
+    Hints { head, client: context.map(|context| context.client), consumer }
+}
+
+/// The cookie that leads the client back to its target, if it has to be told.
+pub fn sticky_cookie(x: &Exchange) -> Option<HeaderValue> {
+    let forward = x.forward.as_ref().filter(|forward| forward.sets_cookie)?;
+    let https = x.context.as_ref().is_some_and(|context| context.scheme == Scheme::Https);
+    forward.upstream.cookie(forward.seat?, https)
+}
+
+/// Whether no body follows the head of an answer (RFC 9112 §6.3).
+pub fn is_whole(session: &Session, head: &ResponseHeader) -> bool {
+    session.req_header().method == Method::HEAD
+        || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+        || head.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0")
+}

@@ -1,0 +1,135 @@
+//! What is written of an upstream, checked.
+
+use std::time::Duration;
+
+use super::balance::{Tier, Way};
+use super::breaker::Breakers;
+use super::{Timeouts, sticky};
+use crate::config::{self, Protocol, RetryOn, UpstreamHost};
+use crate::yaml::{Located, Problem};
+
+/// Most tries of one request.
+const ATTEMPTS_MAX: u8 = 10;
+/// Largest weight of a target.
+const WEIGHT_MAX: u16 = 1000;
+/// Most targets of an upstream.
+const TARGETS_MAX: usize = 1000;
+/// Longest slow start.
+const SLOW_START_MAX: Duration = Duration::from_secs(3600);
+
+/// Everything that makes an upstream what it is: equal specs mean that state may be kept.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Spec {
+    pub targets: Vec<TargetSpec>,
+    pub way: Way,
+    pub sticky: Option<sticky::Settings>,
+    pub slow_start: Option<Duration>,
+    pub timeouts: Timeouts,
+    pub protocol: Protocol,
+    pub host: UpstreamHost,
+    pub attempts: u8,
+    pub retry_on: Vec<RetryOn>,
+    pub breakers: Breakers,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+pub struct TargetSpec {
+    pub label: String,
+    pub weight: u16,
+    pub backup: bool,
+    pub in_flight_max: Option<u32>,
+}
+
+impl Spec {
+    pub fn check(name: &Located<String>, written: &config::Upstream, problems: &mut Vec<Problem>) -> Self {
+        if written.targets.is_empty() {
+            problems.push(Problem::new(written.targets.place, format!("upstream `{}` has no target", name.value)));
+        }
+        let attempts = written.retry.attempts.value;
+        if !(1..=ATTEMPTS_MAX).contains(&attempts) {
+            problems.push(Problem::new(
+                written.retry.attempts.place,
+                format!("`attempts` must be 1 to {ATTEMPTS_MAX}, not {attempts}"),
+            ));
+        }
+        if written.targets.len() > TARGETS_MAX {
+            let message = format!("an upstream has at most {TARGETS_MAX} targets, not {}", written.targets.len());
+            problems.push(Problem::new(written.targets.place, message));
+        }
+        let mut targets: Vec<TargetSpec> = Vec::with_capacity(written.targets.len());
+        for target in &written.targets.value {
+            if targets.iter().any(|known| known.label == target.address.value) {
+                problems.push(
+                    Problem::new(target.address.place, format!("target `{}` stands here twice", target.address.value))
+                        .with_hint("give it a larger `weight` instead"),
+                );
+            }
+            targets.push(TargetSpec::check(target, written, problems));
+        }
+        if !targets.is_empty() && targets.iter().all(|target| target.backup) {
+            let message = format!("every target of upstream `{}` is a backup", name.value);
+            problems.push(Problem::new(written.targets.place, message).with_hint("leave `backup` out at one of them"));
+        }
+        let slow_start = written.slow_start.as_ref();
+        if let Some(period) = slow_start.filter(|it| it.value.0.is_zero() || it.value.0 > SLOW_START_MAX) {
+            problems.push(Problem::new(period.place, "`slow_start` must be more than nothing and at most 1h"));
+        }
+        let timeouts = &written.timeouts;
+        let seconds = Duration::from_secs;
+        Self {
+            targets,
+            way: Way::check(&written.balance, problems),
+            sticky: written.sticky.as_ref().map(|sticky| sticky::Settings::check(sticky, problems)),
+            slow_start: slow_start.map(|period| period.value.0),
+            timeouts: Timeouts {
+                connect: timeouts.connect.map_or(seconds(5), |period| period.0),
+                first_byte: timeouts.first_byte.map(|period| period.0),
+                idle: timeouts.idle.map_or(seconds(60), |period| period.0),
+                total: timeouts.total.map(|period| period.0),
+                keepalive: timeouts.keepalive.map(|period| period.0),
+            },
+            protocol: written.protocol,
+            host: written.host,
+            attempts,
+            retry_on: written.retry.on.clone(),
+            breakers: Breakers::check(written.circuit_breaker.as_ref(), problems),
+        }
+    }
+
+    /// Those that are no backups, and the backups.
+    pub fn tiers(&self, written: &config::Upstream, problems: &mut Vec<Problem>) -> Vec<Tier> {
+        let mut tiers = Vec::with_capacity(2);
+        for backup in [false, true] {
+            let members = self.targets.iter().zip(0..).filter(|(target, _)| target.backup == backup);
+            let members: Vec<(u16, &str, u16)> =
+                members.map(|(target, index)| (index, target.label.as_str(), target.weight)).collect();
+            if members.is_empty() {
+                continue;
+            }
+            match Tier::new(&members, &self.way) {
+                Ok(tier) => tiers.push(tier),
+                Err(message) => problems.push(Problem::new(written.targets.place, message)),
+            }
+        }
+        tiers
+    }
+}
+
+impl TargetSpec {
+    fn check(written: &config::Target, upstream: &config::Upstream, problems: &mut Vec<Problem>) -> Self {
+        let weight = written.weight.as_ref().map_or(1, |weight| weight.value);
+        if let Some(written) = written.weight.as_ref().filter(|weight| !(1..=WEIGHT_MAX).contains(&weight.value)) {
+            problems.push(Problem::new(written.place, format!("`weight` must be 1 to {WEIGHT_MAX}, not {weight}")));
+        }
+        let in_flight_max = written.in_flight_max.as_ref().or(upstream.target_in_flight_max.as_ref());
+        if let Some(max) = in_flight_max.filter(|max| max.value == 0) {
+            problems.push(Problem::new(max.place, "a target must be allowed at least 1 in flight"));
+        }
+        Self {
+            label: written.address.value.clone(),
+            weight,
+            backup: written.backup,
+            in_flight_max: in_flight_max.map(|max| max.value),
+        }
+    }
+}

@@ -21,7 +21,7 @@ use crate::types::{Address, Bind, Network, Period, Size};
 use crate::yaml::{Located, Named, Node, Place, Rest};
 
 pub use balance::{Balance, HashBy, SameSite, Sticky};
-pub use circuit_breaker::{BreakerFallback, BreakerPer, CircuitBreaker, CircuitBreakers};
+pub use circuit_breaker::{BreakerFallback, BreakerPer, CircuitBreaker, CircuitBreakers, StaleFallback};
 pub use logs::{AccessFormat, AccessLog, AuditLog, AuditOnly, Log, LogFormat, WebhookLog};
 pub use upstream::{Protocol, Retry, RetryOn, Target, Timeouts, Upstream, UpstreamHost};
 

@@ -12,6 +12,7 @@ mod resolve;
 mod ring;
 mod rotation;
 mod spec;
+pub mod stale;
 mod state;
 mod sticky;
 

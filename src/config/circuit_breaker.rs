@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::{Deserialize, Deserializer};
 
-use crate::types::{Percent, Period};
+use crate::types::{Percent, Period, Size};
 use crate::yaml::{Kind, Located, Node, Problem, decode};
 
 /// One circuit breaker, or a list of them.
@@ -56,6 +56,22 @@ pub enum BreakerFallback {
     Respond(Node),
     /// The answer of another upstream.
     Upstream(Located<String>),
+    /// The last answer that the service gave to the same GET request.
+    Stale(StaleFallback),
+}
+
+/// Which answers are kept for the time when a circuit breaker lets nothing through.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct StaleFallback {
+    /// How old an answer may be, 1s to 7d. Default 1h.
+    pub max_age: Option<Located<Period>>,
+    /// Memory for all of them, at least 1MiB. Default 64MiB.
+    pub memory: Option<Located<Size>>,
+    /// Answers with a larger body are not kept; at most a quarter of `memory`. Default 256KiB.
+    pub body_max: Option<Located<Size>>,
+    /// Request fields that tell callers apart, besides `Authorization`, `Cookie` and `X-API-Key`.
+    pub by: Vec<Located<String>>,
 }
 
 impl CircuitBreakers {

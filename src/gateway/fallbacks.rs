@@ -14,6 +14,8 @@ use crate::yaml::{Located, Node, Problem};
 pub enum Fallback {
     Reply(Arc<dyn Handler>),
     Upstream(Arc<Upstream>),
+    /// What the upstream itself has kept.
+    Stale,
 }
 
 /// By the name of the upstream they stand for.
@@ -36,6 +38,7 @@ pub fn fallbacks<'a>(
                 problems.push(problem.with_hint("name another one, or write `respond: { … }`"));
                 None
             }
+            Some(BreakerFallback::Stale(_)) => Some(Fallback::Stale),
             Some(BreakerFallback::Upstream(other)) => upstream(&other).map(Fallback::Upstream),
         };
         if let Some(fallback) = fallback {

@@ -10,11 +10,11 @@ use pingora::{Error, ErrorType};
 use super::exchange::{Exchange, Forward};
 use super::heads::Seen;
 use super::phases::App;
-use super::target::hints;
+use super::target::{consumer, hints};
 use crate::clock;
 use crate::gateway::Fallback;
 use crate::head::HeaderValue;
-use crate::reply::{Code, Rejection};
+use crate::reply::{Code, Rejection, Reply};
 use crate::upstream::{Hints, NoTarget, Upstream};
 
 const MESSAGE: &str = "the service failed too often and is left alone for a while";
@@ -29,7 +29,10 @@ impl App {
     ) -> pingora::Result<bool> {
         let now = if x.waited { clock::now() } else { x.started };
         let wait = match forward(&upstream, &hints(&Seen(session.req_header()), x.context.as_ref()), x.started, now) {
-            Ok(forward) => {
+            Ok(mut forward) => {
+                if let Some(stale) = upstream.stale() {
+                    forward.keeping = stale.keep(&Seen(session.req_header()), consumer(x)).map(Box::new);
+                }
                 x.forward = Some(forward);
                 return Ok(true);
             }
@@ -38,6 +41,10 @@ impl App {
         upstream.rejected();
         match x.gateway.fallback_of(&upstream.name).cloned() {
             None => self.refuse(session, x, refusal(wait)).await?,
+            Some(Fallback::Stale) => match kept(&upstream, session, x, now) {
+                Some(reply) => self.send(session, x, reply).await?,
+                None => self.refuse(session, x, refusal(wait)).await?,
+            },
             Some(Fallback::Reply(handler)) => {
                 let Some(context) = &x.context else { return Err(Error::new_in(ErrorType::InternalError)) };
                 match handler.answer(&Seen(session.req_header()), context) {
@@ -73,6 +80,23 @@ fn forward(upstream: &Arc<Upstream>, hints: &Hints<'_>, started: Instant, now: I
         Ok(()) | Err(NoTarget::Unavailable | NoTarget::Full) => {}
     }
     Ok(forward)
+}
+
+/// The answer that was kept for such a request.
+fn kept(upstream: &Upstream, session: &Session, x: &Exchange, now: Instant) -> Option<Reply> {
+    upstream.stale()?.answer(&Seen(session.req_header()), consumer(x), now)
+}
+
+impl Forward {
+    /// The next piece of an answer that may be kept, and whether it is the last one.
+    pub fn keep(&mut self, piece: &[u8], last: bool) {
+        if let Some(keeping) = &mut self.keeping {
+            keeping.body(piece);
+        }
+        if last && let Some(keeping) = self.keeping.take() {
+            keeping.end();
+        }
+    }
 }
 
 fn refusal(wait: Duration) -> Rejection {

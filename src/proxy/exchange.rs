@@ -14,6 +14,7 @@ use crate::gateway::{Gateway, Route};
 use crate::observe::metrics::{InFlight, TargetMetrics};
 use crate::reply::Code;
 use crate::upstream::breaker::Permit;
+use crate::upstream::stale::Keeping;
 use crate::upstream::{Tried, Upstream};
 
 /// The state of one exchange. It pins the snapshot it began with.
@@ -59,6 +60,8 @@ pub struct Forward {
     /// The client should get the cookie that leads back to this target.
     pub sets_cookie: bool,
     pub address: Option<std::net::SocketAddr>,
+    /// Set while the answer may be one to keep.
+    pub keeping: Option<Box<Keeping>>,
     /// When the current attempt began.
     pub attempt: Instant,
     /// How long the last attempt took to its response head.
@@ -122,6 +125,7 @@ impl Forward {
             seat: None,
             sets_cookie: false,
             address: None,
+            keeping: None,
             attempt: now,
             to_head: None,
             deadline,

@@ -25,7 +25,7 @@ use super::heads::{self, Request, Seen};
 use super::peer::{peer, shorter};
 use super::replayed::{keep_te, replay};
 use super::report;
-use super::target::{hints, is_whole, sticky_cookie};
+use super::target::{hints, is_whole, sticky_cookie, tells_its_end};
 use super::tenure::Tenure;
 use super::webhooks;
 use crate::caller::Credential;
@@ -258,13 +258,18 @@ impl ProxyHttp for App {
             return Ok(());
         }
         let cookie = sticky_cookie(x);
-        if is_whole(session, head)
-            && let Some(forward) = &mut x.forward
-        {
+        let (whole, told) = (is_whole(session, head), tells_its_end(head));
+        if let Some(forward) = x.forward.as_mut().filter(|_| whole) {
             forward.end();
         }
         heads::change(head, |head| {
             heads::end_hop(head);
+            if let Some(forward) = &mut x.forward
+                && let Some(keeping) = &mut forward.keeping
+            {
+                keeping.begin(&Seen(session.req_header()), &heads::Response(head), told, now);
+                forward.keep(&[], whole);
+            }
             if let Some(cookie) = cookie {
                 // Fails, and does nothing, only when a head would hold more fields than a map can.
                 let _ = head.headers.try_append(SET_COOKIE, cookie);
@@ -276,7 +281,7 @@ impl ProxyHttp for App {
     fn upstream_response_body_filter(
         &self,
         _: &mut Session,
-        _: &mut Option<Bytes>,
+        body: &mut Option<Bytes>,
         end_of_stream: bool,
         x: &mut Box<Exchange>,
     ) -> pingora::Result<Option<Duration>> {
@@ -284,6 +289,9 @@ impl ProxyHttp for App {
         // Over HTTP/2 no deadline of the connection ends an exchange: look at every piece.
         if forward.deadline.is_some_and(|deadline| clock::now() >= deadline) {
             return Err(Error::new_up(ErrorType::ReadTimedout));
+        }
+        if forward.keeping.is_some() {
+            forward.keep(body.as_deref().unwrap_or_default(), end_of_stream);
         }
         if end_of_stream {
             // Before the client has all of it: what it asks next finds room, and a breaker that this answer closed.

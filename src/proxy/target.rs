@@ -3,8 +3,8 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::CONTENT_LENGTH;
-use http::{HeaderValue, Method, StatusCode};
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{HeaderValue, Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
@@ -114,8 +114,16 @@ impl Drop for Forward {
 
 /// What may decide which target gets a request.
 pub fn hints<'a>(head: &'a Seen<'a>, context: Option<&'a Context>) -> Hints<'a> {
-    let consumer = context.and_then(|context| context.caller.as_ref()).map(|caller| &*caller.name);
-    Hints { head, client: context.map(|context| context.client), consumer }
+    Hints { head, client: context.map(|context| context.client), consumer: context.and_then(name_of_caller) }
+}
+
+/// Who asks.
+pub fn consumer(x: &Exchange) -> Option<&str> {
+    x.context.as_ref().and_then(name_of_caller)
+}
+
+fn name_of_caller(context: &Context) -> Option<&str> {
+    context.caller.as_ref().map(|caller| &*caller.name)
 }
 
 /// The cookie that leads the client back to its target, if it has to be told.
@@ -130,4 +138,11 @@ pub fn is_whole(session: &Session, head: &ResponseHeader) -> bool {
     session.req_header().method == Method::HEAD
         || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         || head.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0")
+}
+
+/// Whether the end of the body is told by more than the end of the connection.
+pub fn tells_its_end(head: &ResponseHeader) -> bool {
+    head.version == Version::HTTP_2
+        || head.headers.contains_key(CONTENT_LENGTH)
+        || head.headers.contains_key(TRANSFER_ENCODING)
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::breaker::{Breaker, Breakers, Permit, Room, STATES};
+use super::stale::Stale;
 use super::{NoTarget, Target, Upstream};
 use crate::clock;
 use crate::observe::metrics::{BreakerSample, BreakersSample};
@@ -15,6 +16,7 @@ const NEXT_PROBE: Duration = Duration::from_secs(1);
 /// The breaker of an upstream as a whole, and what its breakers refused.
 pub struct Circuit {
     own: Option<Arc<Breaker>>,
+    stale: Option<Arc<Stale>>,
     rejected: Arc<AtomicU64>,
 }
 
@@ -24,6 +26,7 @@ impl Circuit {
         let known = previous.and_then(|previous| previous.own.as_ref());
         Self {
             own: Breaker::compile(breakers.upstream.as_ref(), known, name, None, now),
+            stale: Stale::compile(breakers.stale.as_ref(), previous.and_then(|previous| previous.stale.as_ref())),
             rejected: previous.map(|previous| Arc::clone(&previous.rejected)).unwrap_or_default(),
         }
     }
@@ -43,7 +46,8 @@ pub fn breaker_samples(upstreams: &[Arc<Upstream>]) -> Vec<BreakersSample> {
         let of_targets = upstream.targets.iter();
         let of_targets = of_targets.filter_map(|target| Some(breaker(Some(&target.label), target.breaker.as_ref()?)));
         let breakers = own.into_iter().chain(of_targets).collect();
-        Some(BreakersSample { upstream: Arc::clone(&upstream.name), rejected, breakers })
+        let stale = upstream.stale().map(|stale| stale.usage());
+        Some(BreakersSample { upstream: Arc::clone(&upstream.name), rejected, stale, breakers })
     };
     upstreams.iter().filter_map(sample).collect()
 }
@@ -63,6 +67,11 @@ impl Upstream {
     pub fn rejected_count(&self) -> Option<u64> {
         let has_any = self.circuit.own.is_some() || self.targets.iter().any(|target| target.breaker.is_some());
         has_any.then(|| self.circuit.rejected.load(Ordering::Relaxed))
+    }
+
+    /// The answers that are kept for the time when the breakers let nothing through.
+    pub fn stale(&self) -> Option<&Arc<Stale>> {
+        self.circuit.stale.as_ref()
     }
 
     /// The breaker of the upstream as a whole.

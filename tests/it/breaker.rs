@@ -2,6 +2,7 @@
 
 mod kinds;
 mod others;
+mod stale;
 
 use std::net::SocketAddr;
 use std::sync::Arc;

@@ -11,6 +11,8 @@ pub struct BreakersSample {
     pub upstream: Arc<str>,
     /// Requests that none of them let through.
     pub rejected: u64,
+    /// Answers that were kept and given out instead, and the bytes of those that are kept.
+    pub stale: Option<(u64, u64)>,
     pub breakers: Vec<BreakerSample>,
 }
 
@@ -26,6 +28,7 @@ pub struct BreakerSample {
 
 pub(super) fn families(samples: &[BreakersSample]) -> Vec<MetricFamily> {
     let all = || samples.iter().flat_map(|sample| sample.breakers.iter().map(|breaker| (&*sample.upstream, breaker)));
+    let stale = || samples.iter().filter_map(|sample| Some((&*sample.upstream, sample.stale?)));
     let states = all().map(|(upstream, breaker)| match breaker.target.as_deref() {
         Some(target) => gauge(&[("target", target), ("upstream", upstream)], breaker.state.into()),
         None => gauge(&[("upstream", upstream)], breaker.state.into()),
@@ -51,6 +54,16 @@ pub(super) fn families(samples: &[BreakersSample]) -> Vec<MetricFamily> {
             "tollgate_circuit_breaker_rejected_total",
             "Requests that the circuit breakers of an upstream did not let through.",
             samples.iter().map(|sample| counter(&[("upstream", &sample.upstream)], sample.rejected)),
+        ),
+        counters(
+            "tollgate_stale_answers_total",
+            "Answers from before that clients got while circuit breakers let nothing through.",
+            stale().map(|(upstream, (served, _))| counter(&[("upstream", upstream)], served)),
+        ),
+        gauges(
+            "tollgate_stale_bytes",
+            "Memory of the answers that are kept for that.",
+            stale().map(|(upstream, (_, bytes))| gauge(&[("upstream", upstream)], bytes as f64)),
         ),
     ]
 }

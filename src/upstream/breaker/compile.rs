@@ -3,9 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::super::stale;
 use super::machine::Share;
 use super::{Breaker, Of, Rules};
-use crate::config::{BreakerPer, CircuitBreaker, CircuitBreakers};
+use crate::config::{BreakerFallback, BreakerPer, CircuitBreaker, CircuitBreakers};
 use crate::types::Period;
 use crate::yaml::{Located, Problem};
 
@@ -31,6 +32,8 @@ pub struct Breakers {
     pub upstream: Option<Rules>,
     /// Of each target.
     pub target: Option<Rules>,
+    /// What is kept for the time when they let nothing through.
+    pub stale: Option<stale::Settings>,
 }
 
 impl Breakers {
@@ -48,6 +51,9 @@ impl Breakers {
             if of.replace(rules).is_some() {
                 let problem = Problem::new(place, format!("a second circuit breaker per {name}"));
                 problems.push(problem.with_hint("at most one has `per: upstream`, and one `per: target`"));
+            }
+            if let Some(BreakerFallback::Stale(written)) = &written.fallback {
+                breakers.stale = Some(stale::Settings::check(written, problems));
             }
             if written.fallback.is_some()
                 && let Some(first) = fallback.replace(place)

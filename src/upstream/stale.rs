@@ -1,0 +1,307 @@
+//! Answers of a service, kept for the time when its circuit breaker lets nothing through.
+//!
+//! No cache that spares the service anything: while it is asked, clients get what it answers. What may be kept, and may be given
+//! out when it is stale, is as [RFC 9111](https://www.rfc-editor.org/rfc/rfc9111) and
+//! [RFC 5861](https://www.rfc-editor.org/rfc/rfc5861) (`stale-if-error`) say, and narrower where a mistake would show somebody
+//! what is meant for somebody else.
+
+mod directives;
+
+use std::hash::RandomState;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::{Bytes, BytesMut};
+use http::header::{
+    ACCEPT_ENCODING, AGE, AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, COOKIE, SET_COOKIE, TRANSFER_ENCODING, VARY,
+};
+use quick_cache::Weighter;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use sha2::{Digest, Sha256};
+
+use crate::config::StaleFallback;
+use crate::head::{HeaderName, HeaderValue, Method, RequestHead, ResponseHead, StatusCode};
+use crate::reply::Reply;
+use crate::types::Period;
+use crate::yaml::Problem;
+use directives::Directives;
+
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+const MAX_AGE: Duration = Duration::from_secs(3600);
+const MAX_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+const MEMORY: u64 = 64 << 20;
+const MEMORY_LEAST: u64 = 1 << 20;
+const BODY_MAX: u64 = 256 << 10;
+/// What an answer holds besides its fields and its body, in bytes.
+const ANSWER_BYTES: usize = 256;
+/// Most answers to requests that differ only in what `Vary` names.
+const VARIANTS_MAX: usize = 8;
+
+/// What is kept, and how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    max_age: Duration,
+    memory: u64,
+    body_max: usize,
+    by: Vec<HeaderName>,
+}
+
+/// The answers of an upstream, by request.
+pub struct Stale {
+    settings: Settings,
+    answers: Cache<Box<str>, Arc<[Arc<Answer>]>, ByLength, RandomState>,
+    served: AtomicU64,
+}
+
+struct Answer {
+    /// When it came, and how old it was then.
+    at: Instant,
+    age: Duration,
+    /// How old it may become.
+    max_age: Duration,
+    fields: Vec<(HeaderName, HeaderValue)>,
+    /// What `Vary` names, and what the request had there.
+    varies: Vec<(HeaderName, Vec<u8>)>,
+    body: Bytes,
+}
+
+/// The answer to one request, while it comes in.
+pub struct Keeping {
+    stale: Arc<Stale>,
+    key: Box<str>,
+    pending: Option<(Answer, BytesMut)>,
+}
+
+#[derive(Clone)]
+struct ByLength;
+
+impl Weighter<Box<str>, Arc<[Arc<Answer>]>> for ByLength {
+    fn weight(&self, key: &Box<str>, answers: &Arc<[Arc<Answer>]>) -> u64 {
+        let answers: usize = answers.iter().map(|answer| answer.bytes()).sum();
+        key.len().saturating_add(answers) as u64
+    }
+}
+
+impl Settings {
+    /// Reports what cannot be.
+    pub fn check(written: &StaleFallback, problems: &mut Vec<Problem>) -> Self {
+        let (least, longest) = (Period(Duration::from_secs(1)), Period(MAX_AGE_MAX));
+        let max_age = written.max_age.map_or(MAX_AGE, |age| {
+            if !(least.0..=longest.0).contains(&age.value.0) {
+                let message = format!("`max_age` must be {least} to {longest}, not {}", age.value);
+                problems.push(Problem::new(age.place, message));
+            }
+            age.value.0
+        });
+        let memory = written.memory.map_or(MEMORY, |memory| {
+            if memory.value.0 < MEMORY_LEAST {
+                problems.push(Problem::new(memory.place, "`memory` must be at least 1MiB"));
+            }
+            memory.value.0
+        });
+        let body_max = written.body_max.map_or(BODY_MAX, |body_max| {
+            // A larger one would push out half of all others, or not be taken at all.
+            if body_max.value.0 > memory / 4 {
+                problems.push(Problem::new(body_max.place, "`body_max` must be at most a quarter of `memory`"));
+            }
+            body_max.value.0
+        });
+        let mut by = Vec::with_capacity(written.by.len());
+        for name in &written.by {
+            match HeaderName::from_bytes(name.value.as_bytes()) {
+                Ok(name) => by.push(name),
+                Err(_) => problems.push(Problem::new(name.place, format!("`{}` is no name of a field", name.value))),
+            }
+        }
+        Self { max_age, memory, body_max: usize::try_from(body_max).unwrap_or(usize::MAX), by }
+    }
+}
+
+impl Stale {
+    /// The one there was, when it has the same settings.
+    pub fn compile(settings: Option<&Settings>, previous: Option<&Arc<Self>>) -> Option<Arc<Self>> {
+        let settings = settings?;
+        let previous = previous.filter(|previous| previous.settings == *settings).cloned();
+        Some(previous.unwrap_or_else(|| Arc::new(Self::new(settings.clone()))))
+    }
+
+    fn new(settings: Settings) -> Self {
+        let items = usize::try_from(settings.memory / 4096).unwrap_or(usize::MAX);
+        // A keyed hash: nobody can make up requests that meet in one place.
+        let answers = Cache::with(items, settings.memory, ByLength, RandomState::new(), DefaultLifecycle::default());
+        Self { settings, answers, served: AtomicU64::new(0) }
+    }
+
+    /// Wants to keep the answer to this request, if it is of a kind that is kept.
+    pub fn keep(self: &Arc<Self>, head: &dyn RequestHead, consumer: Option<&str>) -> Option<Keeping> {
+        let wanted = *head.method() == Method::GET && !Directives::of(head).no_store;
+        wanted.then(|| Keeping { key: self.key(head, consumer), stale: Arc::clone(self), pending: None })
+    }
+
+    /// What stands for the answer to this request.
+    pub fn answer(&self, head: &dyn RequestHead, consumer: Option<&str>, now: Instant) -> Option<Reply> {
+        if !matches!(*head.method(), Method::GET | Method::HEAD) {
+            return None;
+        }
+        let answers = self.answers.get(&*self.key(head, consumer))?;
+        let answer = answers.iter().find(|answer| answer.is_for(head))?;
+        let age = answer.age_at(now);
+        if age > answer.max_age {
+            return None;
+        }
+        self.served.fetch_add(1, Ordering::Relaxed);
+        let mut fields = Vec::with_capacity(answer.fields.len().saturating_add(2));
+        fields.extend_from_slice(&answer.fields);
+        fields.push((AGE, HeaderValue::from(age.as_secs())));
+        // RFC 9211: who it comes from, and why.
+        fields.push((CACHE_STATUS, HeaderValue::from_static("gateway; hit; detail=\"stale: the service fails\"")));
+        Some(Reply { status: StatusCode::OK, fields, body: answer.body.clone(), code: None })
+    }
+
+    /// How many were given out, and how many bytes are held.
+    pub fn usage(&self) -> (u64, u64) {
+        (self.served.load(Ordering::Relaxed), self.answers.weight())
+    }
+
+    /// Host and target; who asks, and by what right, as a hash: nobody gets the answer to another's request.
+    fn key(&self, head: &dyn RequestHead, consumer: Option<&str>) -> Box<str> {
+        let mut rights = Sha256::new();
+        let mut any = false;
+        let mut tell = |kind: &str, value: &[u8]| {
+            any = true;
+            rights.update(kind);
+            rights.update((value.len() as u64).to_le_bytes());
+            rights.update(value);
+        };
+        if let Some(consumer) = consumer {
+            tell("consumer:", consumer.as_bytes());
+        }
+        for name in [&AUTHORIZATION, &COOKIE, &X_API_KEY].into_iter().chain(&self.settings.by) {
+            head.each(name, &mut |value| tell(name.as_str(), value));
+        }
+        let host = head.host().to_ascii_lowercase();
+        // Neither host nor target can hold a space.
+        let mut key = format!("{host} {}", head.path());
+        if let Some(query) = head.query() {
+            key.push('?');
+            key.push_str(query);
+        }
+        if any {
+            key.push(' ');
+            for byte in rights.finalize() {
+                key.extend([byte >> 4, byte & 15].map(|half| char::from_digit(half.into(), 16).unwrap_or('0')));
+            }
+        }
+        key.into()
+    }
+}
+
+impl Answer {
+    fn bytes(&self) -> usize {
+        let fields = self.fields.iter().map(|(name, value)| name.as_str().len().saturating_add(value.len()));
+        let varies = self.varies.iter().map(|(name, value)| name.as_str().len().saturating_add(value.len()));
+        let head: usize = fields.chain(varies).map(|bytes| bytes.saturating_add(64)).sum();
+        head.saturating_add(self.body.len()).saturating_add(ANSWER_BYTES)
+    }
+
+    fn is_for(&self, head: &dyn RequestHead) -> bool {
+        self.varies.iter().all(|(name, value)| values(head, name) == *value)
+    }
+
+    fn age_at(&self, now: Instant) -> Duration {
+        self.age.saturating_add(now.saturating_duration_since(self.at))
+    }
+}
+
+impl Keeping {
+    /// The head of the answer to `request`. What an attempt before this one brought is forgotten. `told`: the end of its body is
+    /// told, so that one that was cut off is known.
+    pub fn begin(&mut self, request: &dyn RequestHead, response: &dyn ResponseHead, told: bool, now: Instant) {
+        self.pending = self.answer(request, response, now).filter(|_| told).map(|answer| (answer, BytesMut::new()));
+    }
+
+    /// The next piece of its body.
+    pub fn body(&mut self, piece: &[u8]) {
+        let Some((_, body)) = &mut self.pending else { return };
+        if body.len().saturating_add(piece.len()) > self.stale.settings.body_max {
+            self.pending = None;
+        } else {
+            body.extend_from_slice(piece);
+        }
+    }
+
+    /// It is whole.
+    pub fn end(mut self) {
+        let Some((mut answer, body)) = self.pending.take() else { return };
+        answer.body = body.freeze();
+        let others = self.stale.answers.get(&*self.key);
+        let mut variants = vec![Arc::new(answer)];
+        let same = |other: &&Arc<Answer>| variants.first().is_some_and(|new| new.varies == other.varies);
+        let others: Vec<_> =
+            others.iter().flat_map(|others| others.iter()).filter(|other| !same(other)).cloned().collect();
+        variants.extend(others.into_iter().take(VARIANTS_MAX.saturating_sub(1)));
+        self.stale.answers.insert(self.key, variants.into());
+    }
+
+    fn answer(&self, request: &dyn RequestHead, response: &dyn ResponseHead, now: Instant) -> Option<Answer> {
+        let directives = Directives::of(response);
+        // One that sets a cookie is somebody's.
+        if response.status() != StatusCode::OK || !directives.may_be_kept() || response.has(&SET_COOKIE) {
+            return None;
+        }
+        let mut fields = Vec::new();
+        response.all(&mut |name, value| {
+            if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name.as_bytes()), HeaderValue::from_bytes(value))
+                && ![&AGE, &CONTENT_LENGTH, &TRANSFER_ENCODING, &CACHE_STATUS].contains(&&name)
+            {
+                fields.push((name, value));
+            }
+        });
+        let varies = varies(request, response)?;
+        let age =
+            response.text(&AGE).and_then(|age| age.trim().parse().ok()).map_or(Duration::ZERO, Duration::from_secs);
+        let max_age =
+            directives.usable_for().map_or(self.stale.settings.max_age, |most| most.min(self.stale.settings.max_age));
+        Some(Answer { at: now, age, max_age, fields, varies, body: Bytes::new() })
+    }
+}
+
+/// What `Vary` names, with what the request has there. None: it varies by more than a request tells.
+fn varies(request: &dyn RequestHead, response: &dyn ResponseHead) -> Option<Vec<(HeaderName, Vec<u8>)>> {
+    let mut names = Vec::new();
+    let mut readable = true;
+    response.each(&VARY, &mut |value| {
+        for name in value.split(|byte| *byte == b',').map(<[u8]>::trim_ascii).filter(|name| !name.is_empty()) {
+            match HeaderName::from_bytes(name) {
+                Ok(name) if name != "*" => names.push(name),
+                Ok(_) | Err(_) => readable = false,
+            }
+        }
+    });
+    if response.has(&CONTENT_ENCODING) {
+        // Services forget to say so.
+        names.push(ACCEPT_ENCODING);
+    }
+    names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    names.dedup();
+    let with_value = |name: HeaderName| {
+        let value = values(request, &name);
+        (name, value)
+    };
+    readable.then(|| names.into_iter().map(with_value).collect())
+}
+
+/// All values of a field, as one text.
+fn values(head: &dyn RequestHead, name: &HeaderName) -> Vec<u8> {
+    let mut values = Vec::new();
+    head.each(name, &mut |value| {
+        values.extend_from_slice(value);
+        values.push(b'\n');
+    });
+    values
+}
+
+#[cfg(test)]
+mod tests;

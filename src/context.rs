@@ -1,5 +1,6 @@
 //! What the gateway knows about one request besides its head: who sent it, how it is called, what the route captured.
 
+mod grpc;
 mod standing;
 mod webhook;
 
@@ -14,6 +15,7 @@ use smallvec::SmallVec;
 use crate::caller::{Caller, ClientCertificate};
 use crate::head::HeaderValue;
 
+pub use grpc::Speaks;
 pub use standing::{Limited, Policy, Standing};
 pub use webhook::{Once, Webhook, results};
 
@@ -50,6 +52,8 @@ pub struct Context {
     pub closes_refused_sockets: bool,
     /// What limits said, in the order of their filters.
     pub standings: SmallVec<[Standing; 1]>,
+    /// The client speaks gRPC-Web, and what goes on is gRPC.
+    pub grpc_web: Option<Speaks>,
     /// The webhook that the request is, once a `webhook` filter looked at it.
     pub webhook: Option<Box<Webhook>>,
     /// What is given back when the exchange ends, however it ends.
@@ -79,6 +83,7 @@ impl Context {
             close_on: CloseOn::default(),
             closes_refused_sockets: false,
             standings: SmallVec::new(),
+            grpc_web: None,
             webhook: None,
             held: SmallVec::new(),
             started,

@@ -8,6 +8,7 @@ mod auth;
 mod concurrency;
 mod cors;
 mod fault;
+mod grpc_web;
 mod headers;
 mod quota;
 mod rate_limit;
@@ -27,6 +28,7 @@ pub static FILTERS: &[Entry] = &[
     Entry::of::<concurrency::ConcurrencySettings>(),
     Entry::of::<cors::CorsSettings>(),
     Entry::of::<fault::FaultSettings>(),
+    Entry::of::<grpc_web::GrpcWebSettings>(),
     Entry::of::<headers::HeadersSettings>(),
     Entry::of::<quota::QuotaSettings>(),
     Entry::of::<rate_limit::RateLimitSettings>(),

@@ -14,6 +14,7 @@ mod edge;
 mod exchange;
 mod failure;
 mod gather;
+mod grpc;
 mod heads;
 mod held;
 mod memory;
@@ -24,6 +25,7 @@ mod report;
 mod socket;
 mod target;
 mod tenure;
+mod unprocessed;
 mod webhooks;
 
 pub use connection::{Engine, EngineOptions, unread_reply};

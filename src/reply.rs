@@ -7,6 +7,7 @@
 //! or, with `errors: problem`, `application/problem+json` ([RFC 9457](https://www.rfc-editor.org/rfc/rfc9457)). Codes are
 //! stable: the same word stands in the body, in the access log and in `tollgate_refused_total`.
 
+pub mod grpc;
 pub mod websocket;
 
 use std::borrow::Cow;

@@ -71,6 +71,9 @@ pub fn admit(head: &mut Parts, raw: &Raw, x: &mut Exchange) -> Result<(), Reject
     let peer = peer(connection.as_deref());
     let trusted = gateway.trusts(peer);
     let context = x.context.insert(context(head, gateway, connection.as_deref(), trusted, x.started));
+    if connection.as_ref().is_some_and(|connection| connection.is_crowded()) {
+        return Err(Rejection::new(Code::OVERLOADED, "too many requests at once on this connection"));
+    }
     let fields = Fields::look(head, trusted, &gateway.guarded);
     check_head(head, raw, &fields, limits)?;
     let host = settled_host(head, fields.host);
@@ -162,6 +165,7 @@ fn context(
         challenges: None,
         decisions: SmallVec::new(),
         standings: SmallVec::new(),
+        grpc_web: None,
         webhook: None,
         held: SmallVec::new(),
         close_on: CloseOn::default(),

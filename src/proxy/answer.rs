@@ -6,11 +6,13 @@ use bytes::Bytes;
 use http::header::CONTENT_LENGTH;
 use http::{HeaderValue, Method, Response, StatusCode, response};
 use pingora::http::{RequestHeader, ResponseHeader};
+use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
 
 use super::exchange::Exchange;
 use super::gather::{Bounds, Unread, gather};
+use super::grpc;
 use super::heads::{self, Seen};
 use super::phases::App;
 use super::tenure::CLOSE_WAIT;
@@ -57,20 +59,27 @@ impl App {
         rejection: Rejection,
     ) -> pingora::Result<()> {
         let Some(context) = &x.context else { return Err(Error::new_in(ErrorType::InternalError)) };
-        let now = clock::rfc3339(clock::wall());
-        let reply = rejection.into_reply(x.gateway.settings.errors, &context.request_id, &now);
+        let reply = match grpc::speaks(session.req_header(), x) {
+            Some(speaks) => rejection.into_grpc_reply(speaks),
+            None => {
+                let now = clock::rfc3339(clock::wall());
+                rejection.into_reply(x.gateway.settings.errors, &context.request_id, &now)
+            }
+        };
         self.send(session, x, reply).await
     }
 
     /// Sends an answer of our own, through the response hooks of the filters that let the request go on.
     pub(super) async fn send(&self, session: &mut Session, x: &mut Box<Exchange>, reply: Reply) -> pingora::Result<()> {
         x.code = reply.code;
+        let trailers_only = reply.is_trailers_only();
         let mut head = Response::new(()).into_parts().0;
         head.status = reply.status;
         for (name, value) in reply.fields {
             head.headers.try_append(name, value).map_err(|_| Error::new_in(ErrorType::InternalError))?;
         }
-        let bodiless = reply.status.is_informational()
+        let bodiless = trailers_only
+            || reply.status.is_informational()
             || matches!(reply.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         if !bodiless {
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
@@ -81,6 +90,10 @@ impl App {
         }
         let no_body = bodiless || reply.body.is_empty() || session.req_header().method == Method::HEAD;
         session.set_total_drain_timeout(Some(DRAIN_TIMEOUT));
+        if let (true, ServerSession::H2(h2)) = (trailers_only, &mut *session.downstream_session) {
+            // By its usual way Pingora would end the stream with a piece of body, and clients of gRPC wait for trailers behind it.
+            return h2.write_response_header(Box::new(head.into()), true);
+        }
         session.write_response_header(Box::new(head.into()), no_body).await?;
         if !no_body {
             session.write_response_body(Some(reply.body), true).await?;

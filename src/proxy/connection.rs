@@ -11,12 +11,13 @@ use http::HeaderValue;
 use http::header::ALLOW;
 use pingora::apps::{HttpServerApp, HttpServerOptions, ServerApp};
 use pingora::protocols::http::ServerSession;
+use pingora::protocols::http::v2::server::default_h2_options;
 use pingora::proxy::{HttpProxy, http_proxy};
 use pingora::server::configuration::ServerConf;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
-use super::edge::{Connection, EdgeLimits, EdgeStream, Ending, Malformed, MalformedKind};
+use super::edge::{Connection, EdgeLimits, EdgeStream, Ending, H2_STREAMS_MAX, Malformed, MalformedKind};
 use super::phases::App;
 use super::socket::{Socket, handshake};
 use crate::clock;
@@ -30,6 +31,9 @@ use crate::reply::{Code, Rejection};
 
 /// Idle upstream connections kept by each worker.
 const POOL_SIZE: usize = 512;
+
+/// Streams of a connection that may end because the client broke a rule: each is work for nothing (CVE-2025-8671).
+const H2_ERRORS_MAX: usize = 200;
 
 /// How long the first byte of a client that is connected already may take when the gateway stops.
 const FIRST_BYTE_GRACE: Duration = Duration::from_secs(1);
@@ -64,6 +68,10 @@ impl Engine {
         let mut options = HttpServerOptions::default();
         options.h2c = true;
         proxy.server_options = Some(options);
+        // From those that have bounds: the engine's others have none.
+        let mut h2 = default_h2_options();
+        h2.max_concurrent_streams(H2_STREAMS_MAX).max_local_error_reset_streams(Some(H2_ERRORS_MAX));
+        proxy.h2_options = Some(h2);
         let malformed: Malformed = {
             let live = Arc::clone(&live);
             Arc::new(move |kind| answer_malformed(kind, &live, &metrics))
@@ -196,6 +204,7 @@ fn answer_malformed(kind: MalformedKind, live: &Live, metrics: &Metrics) -> Vec<
         MalformedKind::HeadTooSlow => {
             ("head_too_slow", Code::REQUEST_TIMEOUT, "the request head did not arrive in time")
         }
+        MalformedKind::Flood => ("h2_flood", Code::OVERLOADED, "more frames than a connection may send"),
         MalformedKind::Connect => ("connect", Code::METHOD_NOT_ALLOWED, "CONNECT is not offered"),
     };
     metrics.malformed(reason);

@@ -9,6 +9,7 @@
 
 mod asked;
 mod closing;
+mod flood;
 mod frames;
 
 use std::io;
@@ -32,9 +33,13 @@ use crate::clock;
 use crate::context::Scheme;
 use closing::Farewell;
 pub use closing::{Closer, Ending};
+use flood::Flood;
 
 /// What an HTTP/2 connection with prior knowledge starts with (RFC 9113 §3.4).
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
+
+/// Requests at once on one connection of HTTP/2.
+pub const H2_STREAMS_MAX: u32 = 100;
 
 /// Bounds on a connection, from `limits`.
 #[derive(Clone, Copy, Debug)]
@@ -147,6 +152,12 @@ impl Connection {
         self.expired.load(Ordering::Relaxed)
     }
 
+    /// Whether more requests are in flight than a client that keeps to the settings can have begun: over HTTP/2 those that
+    /// it has reset are off its list at once, and not off ours.
+    pub fn is_crowded(&self) -> bool {
+        self.active.load(Ordering::Relaxed) > H2_STREAMS_MAX.saturating_mul(2)
+    }
+
     pub fn set_h2(&self, h2: bool) {
         self.h2.store(h2, Ordering::Relaxed);
     }
@@ -200,6 +211,8 @@ pub enum MalformedKind {
     HeadTooSlow,
     /// CONNECT, which a gateway does not offer.
     Connect,
+    /// More frames of HTTP/2 that bring nothing than a connection may have.
+    Flood,
 }
 
 /// The stream that is given to Pingora.
@@ -216,6 +229,8 @@ pub struct EdgeStream {
     head_waits: bool,
     alarm: Alarm,
     answer: Answer,
+    /// Over HTTP/2.
+    flood: Option<Box<Flood>>,
     /// What is known of the end of an upgraded connection that may have to end.
     farewell: Option<Box<Farewell>>,
 }
@@ -231,6 +246,7 @@ enum Answer {
 
 impl EdgeStream {
     pub fn new(io: Socket, connection: Arc<Connection>, malformed: Malformed) -> pingora::Result<Self> {
+        let flood = connection.is_h2().then(|| Box::new(Flood::new()));
         let response = ResponseHeader::build(200, None)?;
         let shared = ProxyDigest::new(Box::new(response), Some(Box::new(Arc::clone(&connection))));
         Ok(Self {
@@ -244,6 +260,7 @@ impl EdgeStream {
             head_waits: false,
             alarm: Alarm::default(),
             answer: Answer::None,
+            flood,
             farewell: None,
         })
     }
@@ -263,6 +280,10 @@ impl EdgeStream {
         }
         let h2 = start == *H2_PREFACE;
         self.connection.set_h2(h2);
+        if h2 {
+            // The preface is read again.
+            self.flood = Some(Box::new(Flood::new()));
+        }
         Ok(h2)
     }
 
@@ -303,6 +324,23 @@ impl EdgeStream {
     fn sent(&self) {
         if self.held.is_empty() && self.connection.streams() {
             self.connection.progressed(clock::now());
+        }
+    }
+
+    /// Fails when a client of HTTP/2 floods.
+    fn allow(&mut self, new: &[u8]) -> io::Result<()> {
+        let opened = self.connection.opened;
+        if self.flood.as_mut().is_none_or(|flood| flood.received(new, opened, clock::now)) {
+            return Ok(());
+        }
+        // Counted; there is no request to answer.
+        drop((self.malformed)(MalformedKind::Flood));
+        Err(io::ErrorKind::InvalidData.into())
+    }
+
+    fn wrote(&mut self, written: &io::Result<usize>) {
+        if let (Some(flood), Ok(bytes)) = (&mut self.flood, written) {
+            flood.sent(*bytes);
         }
     }
 
@@ -347,8 +385,9 @@ impl AsyncRead for EdgeStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.rewound.is_empty() {
             let take = self.rewound.len().min(buf.remaining());
-            buf.put_slice(&self.rewound.drain(..take).collect::<Vec<_>>());
-            return Poll::Ready(Ok(()));
+            let again = self.rewound.drain(..take).collect::<Vec<_>>();
+            buf.put_slice(&again);
+            return Poll::Ready(self.allow(&again));
         }
         if self.connection.ending() != Ending::Open {
             return self.poll_leave(cx);
@@ -364,7 +403,8 @@ impl AsyncRead for EdgeStream {
             Poll::Ready(result) => {
                 let after = buf.filled().len();
                 self.received(after.saturating_sub(before));
-                Poll::Ready(result)
+                let new = buf.filled().get(before..).unwrap_or_default();
+                Poll::Ready(result.and_then(|()| self.allow(new)))
             }
             Poll::Pending => {
                 // Who waits for the client has nothing to add now: what is written must not wait with it. Pingora flushes
@@ -394,6 +434,7 @@ impl AsyncWrite for EdgeStream {
         }
         let this = &mut *self;
         let written = ready!(this.held.poll_write(&mut this.io, cx, buf));
+        this.wrote(&written);
         this.sent();
         Poll::Ready(written)
     }
@@ -409,6 +450,7 @@ impl AsyncWrite for EdgeStream {
         }
         let this = &mut *self;
         let written = ready!(this.held.poll_write_vectored(&mut this.io, cx, bufs));
+        this.wrote(&written);
         this.sent();
         Poll::Ready(written)
     }

@@ -36,6 +36,8 @@ pub struct Exchange {
     pub forward: Option<Forward>,
     /// Set while the session is one that sends a gathered body.
     pub replayed: Option<Replayed>,
+    /// What of a body in Base64 has no whole group of four yet.
+    pub grpc_web_rest: Vec<u8>,
     /// Watches over an upgraded connection that may have to end.
     pub tenure: Option<Tenure>,
     pub body_bytes_in: u64,
@@ -66,6 +68,10 @@ pub struct Forward {
     pub attempt: Instant,
     /// How long the last attempt took to its response head.
     pub to_head: Option<Duration>,
+    /// The request is a call of gRPC.
+    pub is_grpc: bool,
+    /// And so is the answer that has begun.
+    pub answers_grpc: bool,
     /// When the exchange has to be over.
     pub deadline: Option<Instant>,
 }
@@ -91,6 +97,7 @@ impl Exchange {
             code: None,
             forward: None,
             replayed: None,
+            grpc_web_rest: Vec::new(),
             tenure: None,
             body_bytes_in: 0,
             started: clock::now(),
@@ -128,6 +135,8 @@ impl Forward {
             keeping: None,
             attempt: now,
             to_head: None,
+            is_grpc: false,
+            answers_grpc: false,
             deadline,
         }
     }

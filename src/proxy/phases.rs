@@ -7,7 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use http::header::{HOST, SET_COOKIE, TRANSFER_ENCODING};
-use http::{HeaderValue, StatusCode, Version};
+use http::{HeaderMap, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
@@ -21,19 +21,21 @@ use super::audit;
 use super::decide::{Decision, decide};
 use super::exchange::Exchange;
 use super::failure::{self, CLIENT_GONE, Failure};
+use super::grpc;
 use super::heads::{self, Request, Seen};
 use super::peer::{peer, shorter};
 use super::replayed::{keep_te, replay};
 use super::report;
 use super::target::{hints, is_whole, sticky_cookie, tells_its_end};
 use super::tenure::Tenure;
+use super::unprocessed::is_unprocessed;
 use super::webhooks;
 use crate::caller::Credential;
 use crate::client;
 use crate::clock;
 use crate::config::UpstreamHost;
 use crate::live::Live;
-use crate::observe::access::{AccessLog, Entry};
+use crate::observe::access::AccessLog;
 use crate::observe::metrics::Metrics;
 use crate::observe::webhooks::WebhookLog;
 use crate::reply::Code;
@@ -89,6 +91,10 @@ impl ProxyHttp for App {
         match decision {
             Decision::Forward(upstream, body) => {
                 if !self.enter(session, x, upstream).await? {
+                    return Ok(true);
+                }
+                if let Err(rejection) = grpc::take_deadline(session.req_header(), x) {
+                    self.refuse(session, x, rejection).await?;
                     return Ok(true);
                 }
                 if let Some(body) = body.filter(|body| !body.is_empty()) {
@@ -183,7 +189,10 @@ impl ProxyHttp for App {
         request: &mut RequestHeader,
         x: &mut Box<Exchange>,
     ) -> pingora::Result<()> {
-        if x.replayed.is_some() { keep_te(session, request) } else { Ok(()) }
+        if x.replayed.is_some() {
+            keep_te(session, request)?;
+        }
+        grpc::prepare(request, x)
     }
 
     async fn request_body_filter(
@@ -207,6 +216,7 @@ impl ProxyHttp for App {
             x.code = Some(Code::BODY_TOO_LARGE);
             return Err(Error::new_down(ErrorType::HTTPStatus(413)));
         }
+        grpc::decode(body, end_of_stream, x)?;
         // Without a body the wait has begun already, when the target was chosen.
         if end_of_stream
             && x.body_bytes_in > 0
@@ -275,6 +285,7 @@ impl ProxyHttp for App {
                 let _ = head.headers.try_append(SET_COOKIE, cookie);
             }
             finish_head(session.req_header(), head, x);
+            grpc::look(head, x.forward.as_mut());
         })
     }
 
@@ -298,6 +309,26 @@ impl ProxyHttp for App {
             forward.end();
         }
         Ok(None)
+    }
+
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        _: bool,
+        x: &mut Box<Exchange>,
+    ) -> pingora::Result<Option<Duration>> {
+        grpc::encode(body, x);
+        Ok(None)
+    }
+
+    async fn response_trailer_filter(
+        &self,
+        _: &mut Session,
+        trailers: &mut HeaderMap,
+        x: &mut Box<Exchange>,
+    ) -> pingora::Result<Option<Bytes>> {
+        Ok(grpc::last_frame(trailers, x))
     }
 
     /// The last look at a response head: by now Pingora has chosen how its end is told.
@@ -338,6 +369,11 @@ impl ProxyHttp for App {
         x: &mut Box<Exchange>,
         client_reused: bool,
     ) -> Box<Error> {
+        let is_whole = !session.as_ref().retry_buffer_truncated() && answered(session).is_none();
+        if is_whole && is_unprocessed(&e) {
+            e.set_retry(x.forward.as_mut().is_some_and(|forward| forward.untouched(clock::now())));
+            return e;
+        }
         let replayable = session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
         if replayable && answered(session).is_none() {
             // A body that is there at once is often still being written when the connection turns out dead. Pingora takes
@@ -389,7 +425,10 @@ impl ProxyHttp for App {
                 let _ = self.refuse(session, x, rejection).await;
                 FailToProxy { error_code, can_reuse_downstream: false }
             }
-            Failure::Refuse(_) => FailToProxy { error_code: 0, can_reuse_downstream: false },
+            Failure::Refuse(rejection) => {
+                grpc::end(session, x, &rejection).await;
+                FailToProxy { error_code: 0, can_reuse_downstream: false }
+            }
             Failure::ClientGone => FailToProxy { error_code: 0, can_reuse_downstream: false },
         }
     }
@@ -439,46 +478,9 @@ impl ProxyHttp for App {
             let managed = x.gateway.identity.shared().managed();
             managed.count(id, &context.route, status, clock::wall());
         }
-        if let (Some(log), Some(context)) = (&self.access_log, &x.context) {
-            let head = session.req_header();
-            let target = x.original.as_ref().unwrap_or(&head.uri);
-            let seen = Seen(head);
-            log.record(&Entry {
-                time: clock::wall().checked_sub(duration).unwrap_or(std::time::UNIX_EPOCH),
-                request_id: context.request_id.as_str(),
-                client: context.client,
-                method: head.method.as_str(),
-                host: crate::head::RequestHead::host(&seen),
-                path: target.path(),
-                query: target.query(),
-                hidden: &x.gateway.hidden,
-                version: version(head.version),
-                status,
-                code: x.code.map(|code| code.name),
-                route: Some(&*context.route).filter(|name| !name.is_empty()),
-                consumer: context.caller.as_ref().map(|caller| &*caller.name),
-                upstream: x.forward.as_ref().map(|forward| &*forward.upstream.name),
-                target: x.forward.as_ref().and_then(|forward| forward.address),
-                duration,
-                upstream_duration: x.forward.as_ref().and_then(|forward| forward.to_head),
-                bytes_in: x.body_bytes_in,
-                bytes_out,
-                referer: head.headers.get(http::header::REFERER).map(HeaderValue::as_bytes),
-                user_agent: head.headers.get(http::header::USER_AGENT).map(HeaderValue::as_bytes),
-                attempts: x
-                    .forward
-                    .as_ref()
-                    .map_or(0, |forward| u32::try_from(forward.tried.len()).unwrap_or(u32::MAX)),
-            });
+        if let Some(log) = &self.access_log {
+            report::access(log, session, x, status, duration);
         }
-    }
-}
-
-fn version(version: Version) -> &'static str {
-    match version {
-        Version::HTTP_2 => "HTTP/2",
-        Version::HTTP_10 => "HTTP/1.0",
-        _ => "HTTP/1.1",
     }
 }
 

@@ -6,11 +6,16 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
+use http::header::{REFERER, USER_AGENT};
+use http::{HeaderValue, Version};
 use pingora::Error;
+use pingora::proxy::Session;
 use tracing::warn;
 
 use super::exchange::Exchange;
+use super::heads::Seen;
 use crate::clock;
+use crate::observe::access::{AccessLog, Entry};
 
 const EVERY: Duration = Duration::from_secs(1);
 
@@ -40,4 +45,44 @@ pub fn failure(error: &Error, exchange: &Exchange) {
         not_shown = kept,
         "a request failed"
     );
+}
+
+/// Writes the line of the exchange in the access log.
+pub fn access(log: &AccessLog, session: &Session, x: &Exchange, status: u16, duration: Duration) {
+    let Some(context) = &x.context else { return };
+    let head = session.req_header();
+    let target = x.original.as_ref().unwrap_or(&head.uri);
+    let seen = Seen(head);
+    log.record(&Entry {
+        time: clock::wall().checked_sub(duration).unwrap_or(std::time::UNIX_EPOCH),
+        request_id: context.request_id.as_str(),
+        client: context.client,
+        method: head.method.as_str(),
+        host: crate::head::RequestHead::host(&seen),
+        path: target.path(),
+        query: target.query(),
+        hidden: &x.gateway.hidden,
+        version: version(head.version),
+        status,
+        code: x.code.map(|code| code.name),
+        route: Some(&*context.route).filter(|name| !name.is_empty()),
+        consumer: context.caller.as_ref().map(|caller| &*caller.name),
+        upstream: x.forward.as_ref().map(|forward| &*forward.upstream.name),
+        target: x.forward.as_ref().and_then(|forward| forward.address),
+        duration,
+        upstream_duration: x.forward.as_ref().and_then(|forward| forward.to_head),
+        bytes_in: x.body_bytes_in,
+        bytes_out: session.body_bytes_sent() as u64,
+        referer: head.headers.get(REFERER).map(HeaderValue::as_bytes),
+        user_agent: head.headers.get(USER_AGENT).map(HeaderValue::as_bytes),
+        attempts: x.forward.as_ref().map_or(0, |forward| u32::try_from(forward.tried.len()).unwrap_or(u32::MAX)),
+    });
+}
+
+fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_2 => "HTTP/2",
+        Version::HTTP_10 => "HTTP/1.0",
+        _ => "HTTP/1.1",
+    }
 }

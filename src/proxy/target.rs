@@ -67,6 +67,17 @@ impl Forward {
         }
     }
 
+    /// The target did nothing about the request and said so; whether another attempt is made.
+    pub fn untouched(&mut self, now: Instant) -> bool {
+        let again = self.upstream.retries_connect() && self.tried.len() < usize::from(self.upstream.attempts);
+        match &self.target {
+            // Who shuts down properly is not to blame.
+            Some(target) if again => target.retried(),
+            _ => self.failed(UpstreamError::Reset, false, now),
+        }
+        again
+    }
+
     /// No further attempt is made, or none at all. What the attempts failed of was told of their targets.
     pub fn gave_up(&mut self, now: Instant) {
         if let Some(permit) = self.permit.as_mut().filter(|_| !self.tried.is_empty()) {

@@ -17,7 +17,7 @@ pub use client::{Client, Response};
 pub use disk::Disk;
 pub use folder::Folder;
 pub use gateway::Gateway;
-pub use h2c::H2Client;
+pub use h2c::{H2Client, H2Response};
 pub use redis::RedisServer;
 pub use tls::{Authority, Pair, TlsClient};
 pub use upstream::{Conn, Request, Upstream, answer};

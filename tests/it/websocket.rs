@@ -1,5 +1,6 @@
 //! WebSockets through the gateway.
 
+mod load;
 mod refused;
 
 use std::time::Duration;

@@ -25,6 +25,8 @@ pub struct H2Response {
 impl H2Client {
     pub async fn connect(address: SocketAddr) -> Self {
         let stream = within("a connection", TcpStream::connect(address)).await.expect("the gateway takes connections");
+        // As every client of HTTP/2 does: a window is waited for, and the end of what fills it must not wait with it.
+        stream.set_nodelay(true).unwrap();
         let (sender, connection) = within("a handshake", handshake(stream)).await.expect("a handshake");
         // Ends with the last sender; its errors are those of the streams.
         tokio::spawn(async move { drop(connection.await) });

@@ -14,6 +14,13 @@ pub fn wall() -> SystemTime {
     SystemTime::now()
 }
 
+/// Microseconds of the same clock that the system counts from its start, as systemd wants to be told.
+pub fn monotonic_microseconds() -> u64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    let (seconds, nanoseconds) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
+    seconds.saturating_mul(1_000_000).saturating_add(nanoseconds / 1000)
+}
+
 /// RFC 3339 in UTC with milliseconds: `2026-01-01T12:00:00.000Z`. A time outside of the years 0 to 9999 reads as 1970.
 pub fn rfc3339(time: SystemTime) -> String {
     let timestamp = jiff::Timestamp::try_from(time).unwrap_or(jiff::Timestamp::UNIX_EPOCH);

@@ -4,14 +4,22 @@
 //! work to another: a connection stays on the core that accepted it, with the upstream connections it uses.
 
 mod admission;
+mod descriptors;
+mod handover;
 mod listeners;
+mod sockets;
+mod start;
+mod systemd;
+mod upgrade;
 mod worker;
 
-use std::net::SocketAddr;
+use std::net::TcpListener as StdListener;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Notify;
@@ -22,6 +30,7 @@ use crate::admin::{self, Admin};
 use crate::clock;
 use crate::delivery::Delivery;
 use crate::gateway::Settings;
+use crate::identity::Shared;
 use crate::inbox::Inboxes;
 use crate::limits::Limits;
 use crate::live::{Cause, Live};
@@ -34,7 +43,11 @@ use crate::proxy::body_memory;
 use crate::replay::Replay;
 use crate::upstream::breaker_samples;
 use admission::Admission;
+use handover::{Predecessor, Successor};
 use listeners::Listeners;
+pub use start::Start;
+use systemd::Systemd;
+use upgrade::Upgrade;
 use worker::Workers;
 
 /// What the server is made of.
@@ -45,6 +58,9 @@ pub struct Options {
     pub replay: Arc<Replay>,
     pub metrics: Arc<Metrics>,
     pub logs: Logs,
+    pub start: Start,
+    /// What keeps other gateways from the state file, where there is one: the next gateway gets it.
+    pub state_lock: Option<OwnedFd>,
 }
 
 /// The logs that are open.
@@ -91,63 +107,77 @@ const BACKLOG: u16 = 4096;
 const FLUSH_BOUND: Duration = Duration::from_secs(2);
 /// How long the start waits for the key sets of issuers: a gateway starts without its identity provider, if it must.
 const KEYS_PATIENCE: Duration = Duration::from_secs(2);
+/// How long idle connections are left open after a handover. A client that sends a request meanwhile is answered, and told to
+/// come anew: it meets the next gateway, where one that was closed at that moment would have to send its request again.
+const IDLE_GRACE: Duration = Duration::from_secs(5);
+/// How often an upgraded gateway looks whether one before it, that drains, has put a message into an inbox.
+const INBOX_INTERVAL: Duration = Duration::from_secs(1);
 /// How often an address is tried again that could not be listened on.
 const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Serves until a signal ends it. Fails when an address cannot be listened on at start.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    let Options { live, limits, replay, inboxes, metrics, logs } = options;
-    // First of all: until then a SIGHUP or SIGUSR1 would end the process.
+    let Options { live, limits, replay, inboxes, metrics, logs, mut start, state_lock } = options;
+    // First of all: until then a SIGHUP, SIGUSR1 or SIGUSR2 would end the process.
     let mut signals = Signals::new()?;
     let settings = live.current().settings.clone();
     let identity = Arc::clone(live.current().identity.shared());
-    metrics.show_key_sets(samples(&live));
-    // Weak: the metrics belong to what is compiled with them.
-    let running = Arc::downgrade(&live);
-    metrics.show_breakers(move || {
-        running.upgrade().map(|live| breaker_samples(live.current().upstreams())).unwrap_or_default()
-    });
+    descriptors::provide(settings.limits.connections_max);
+    show_figures(&metrics, &live, &limits, &replay);
     if let Some(remote) = limits.remote().cloned() {
         tokio::spawn(async move { remote.keep().await });
     }
-    let (shared, local) = (Arc::clone(&limits), Arc::clone(&limits));
-    metrics.show_buckets(move || local.local.len());
-    metrics.show_store(move || shared.store());
-    let messages = Arc::clone(&replay);
-    metrics.show_replay(move || messages.sample());
-    metrics.show_body_memory(body_memory);
-    let keys = Arc::clone(&identity);
-    tokio::spawn(async move { keys.key_sets.keep_fetching().await });
+    tokio::spawn(fetch_keys(Arc::clone(&identity)));
     tokio::join!(live.resolve_names(), identity.key_sets.tried(KEYS_PATIENCE), identity.read_keys());
     let admission = Arc::new(Admission::default());
     let workers = Workers::start(settings.threads, &live, &metrics, &logs, &admission)?;
-    let mut listeners = Listeners::new(workers, Arc::clone(&metrics));
+    let mut listeners = Listeners::new(workers, Arc::clone(&metrics), std::mem::take(&mut start.sockets));
     listeners.open_all(&settings.listeners)?;
+    let admin_socket = settings.admin.map(|bind| listeners.open_admin(bind)).transpose()?;
+    let systemd = Arc::new(start.systemd());
+    let (predecessor, generation) = start.predecessor()?;
+    if let Some(predecessor) = &predecessor {
+        tokio::select! {
+            go = take_over(predecessor, &identity) => go?,
+            () = signals.stop() => return Ok(()),
+        }
+        if state_lock.is_some() {
+            tokio::spawn(look_for_messages(Arc::clone(&inboxes)));
+        }
+    }
+    listeners.accept_all(&settings.listeners)?;
     let draining = Arc::new(AtomicBool::new(false));
     let stop = Arc::new(Notify::new());
-    if let Some(bind) = settings.admin {
+    if let Some(socket) = admin_socket {
         let connections = Arc::clone(&admission);
         let connections = move || connections.open();
         let (live, metrics) = (Arc::clone(&live), Arc::clone(&metrics));
         let admin =
             Admin::new(live, metrics, Arc::clone(&limits), Arc::clone(&inboxes), Arc::clone(&draining), connections);
-        serve_admin(bind, admin, &stop).await?;
+        serve_admin(socket, admin, &stop)?;
     }
-    tokio::spawn(Arc::clone(&live).watch());
-    tokio::spawn(Arc::clone(&live).keep_resolving());
-    tokio::spawn(Arc::clone(&identity).keep());
-    tokio::spawn(Arc::clone(&limits).keep());
-    tokio::spawn(Arc::clone(&replay).keep());
+    spawn_keepers(&live, &identity, &limits, &replay);
     tell_expired(&settings);
     for (asked, bound) in listeners.bound() {
         info!(%asked, %bound, "listening");
     }
-    let queue = inboxes.queue().cloned();
-    let delivery = queue.map(|queue| Delivery::start(Arc::clone(&live), queue, &metrics)).transpose()?;
-    control(&live, &mut listeners, &mut signals, &logs, &settings).await;
+    let delivery =
+        inboxes.queue().map(|queue| Delivery::start(Arc::clone(&live), Arc::clone(queue), &metrics)).transpose()?;
+    match predecessor {
+        None => systemd.ready(),
+        Some(predecessor) => predecessor.serving().await.context("the gateway that hands over is gone")?,
+    }
+    let mut upgrade = Upgrade::new(start.program, generation, &metrics, &systemd, state_lock);
+    let successor = control(&live, &mut listeners, &mut signals, &logs, &settings, &mut upgrade).await;
+    let grace = if successor.is_some() { IDLE_GRACE } else { Duration::ZERO };
+    match successor {
+        None => systemd.stopping(),
+        // Who asks at the admin address is to meet the one that serves.
+        Some(_) => stop.notify_waiters(),
+    }
     draining.store(true, Ordering::Relaxed);
     let timeout = live.current().settings.drain_timeout;
-    drain(listeners, &admission, delivery.as_ref(), timeout, &mut signals).await;
+    drain(listeners, &admission, delivery.as_ref(), timeout, signals.end(successor.is_some()), grace).await;
     stop.notify_waiters();
     if let Some(delivery) = &delivery {
         delivery.cut().await;
@@ -157,24 +187,49 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Waits until the gateway before this one lets it serve.
+async fn take_over(predecessor: &Predecessor, identity: &Shared) -> anyhow::Result<()> {
+    predecessor.ready().await.context("the gateway that hands over does not any more")?;
+    // What that one took back while this one was made. Where it cannot be read, tokens are refused until it can.
+    let _ = tokio::join!(identity.load(), identity.read_keys());
+    Ok(())
+}
+
+async fn fetch_keys(identity: Arc<Shared>) {
+    identity.key_sets.keep_fetching().await;
+}
+
+/// What goes on beside the requests, to the end.
+fn spawn_keepers(live: &Arc<Live>, identity: &Arc<Shared>, limits: &Arc<Limits>, replay: &Arc<Replay>) {
+    tokio::spawn(Arc::clone(live).watch());
+    tokio::spawn(Arc::clone(live).keep_resolving());
+    tokio::spawn(Arc::clone(identity).keep());
+    tokio::spawn(Arc::clone(limits).keep());
+    tokio::spawn(Arc::clone(replay).keep());
+}
+
 /// Lets end what is under way, in time.
 async fn drain(
     mut listeners: Listeners,
     admission: &Admission,
     delivery: Option<&Delivery>,
     timeout: Duration,
-    signals: &mut Signals,
+    told: impl Future<Output = ()>,
+    grace: Duration,
 ) {
     info!(connections = admission.open(), ?timeout, "draining");
+    let grace = async {
+        let _ = tokio::time::timeout(grace, admission.none_open()).await;
+    };
     let drained = async {
-        listeners.close_all().await;
+        listeners.close_all(grace).await;
         admission.none_open().await;
     };
     let drained = async { tokio::join!(drained, finish(delivery)) };
     tokio::select! {
         _ = drained => info!("drained"),
         () = tokio::time::sleep(timeout) => warn!(connections = admission.open(), "drain_timeout is over"),
-        () = signals.stop() => warn!(connections = admission.open(), "told again to stop"),
+        () = told => warn!(connections = admission.open(), "told again to stop"),
     }
 }
 
@@ -183,6 +238,35 @@ async fn finish(delivery: Option<&Delivery>) {
     if let Some(delivery) = delivery {
         delivery.finish().await;
     }
+}
+
+/// Sees what another process put into an inbox of the state file: nobody wakes this one for that.
+async fn look_for_messages(inboxes: Arc<Inboxes>) {
+    let mut ticks = tokio::time::interval(INBOX_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        if let Some(queue) = inboxes.queue() {
+            // A failure is told by whoever delivers.
+            let _ = queue.inboxes().await;
+        }
+    }
+}
+
+/// Tells the metrics where to look.
+fn show_figures(metrics: &Arc<Metrics>, live: &Arc<Live>, limits: &Arc<Limits>, replay: &Arc<Replay>) {
+    metrics.show_key_sets(samples(live));
+    // Weak: the metrics belong to what is compiled with them.
+    let running = Arc::downgrade(live);
+    metrics.show_breakers(move || {
+        running.upgrade().map(|live| breaker_samples(live.current().upstreams())).unwrap_or_default()
+    });
+    let (shared, local) = (Arc::clone(limits), Arc::clone(limits));
+    metrics.show_buckets(move || local.local.len());
+    metrics.show_store(move || shared.store());
+    let messages = Arc::clone(replay);
+    metrics.show_replay(move || messages.sample());
+    metrics.show_body_memory(body_memory);
 }
 
 /// What the metrics show of the key sets of the snapshot in use.
@@ -204,23 +288,47 @@ fn samples(live: &Arc<Live>) -> impl Fn() -> Vec<KeySetSample> + Send + Sync + '
 }
 
 /// Follows signals and snapshots until it is told to stop. `fixed` are the settings it was started with.
-async fn control(live: &Arc<Live>, listeners: &mut Listeners, signals: &mut Signals, logs: &Logs, fixed: &Settings) {
+/// Gives the gateway that serves from now on, when there is one.
+async fn control(
+    live: &Arc<Live>,
+    listeners: &mut Listeners,
+    signals: &mut Signals,
+    logs: &Logs,
+    fixed: &Settings,
+    upgrade: &mut Upgrade,
+) -> Option<Successor> {
     let mut swapped = live.subscribe();
-    let reload = reload_when_asked(live);
+    let mut connections_max = fixed.limits.connections_max;
+    let reload = reload_when_asked(live, upgrade.systemd());
+    let mut alive = tokio::time::interval(upgrade.systemd().watchdog().unwrap_or(Duration::MAX));
     let mut retry = tokio::time::interval(RETRY_INTERVAL);
     // It is waited for only while an address cannot be opened: the seconds before are not to be made up for.
     retry.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             told = signals.next() => match told {
-                Told::Stop => return,
+                Told::Stop => {
+                    upgrade.give_up();
+                    return None;
+                }
                 Told::Reload => reload.notify_one(),
                 Told::Reopen => logs.reopen(),
+                Told::Upgrade => upgrade.begin(listeners),
             },
+            prepared = upgrade.prepared() => {
+                if let Some(successor) = upgrade.finish(prepared).await {
+                    return Some(successor);
+                }
+            }
+            _ = alive.tick() => upgrade.systemd().alive(),
             _ = swapped.changed() => {
                 let current = live.current();
                 listeners.follow(&current.settings.listeners);
                 tell_expired(&current.settings);
+                let wanted = std::mem::replace(&mut connections_max, current.settings.limits.connections_max);
+                if wanted != connections_max {
+                    descriptors::provide(connections_max);
+                }
                 for key in fixed.changed_in(&current.settings) {
                     warn!(key, "this change takes effect when the gateway is started again");
                 }
@@ -242,21 +350,22 @@ fn tell_expired(settings: &Settings) {
 }
 
 /// A task that reloads when it is notified. However often that is during a reload, one more follows: it sees all changes.
-fn reload_when_asked(live: &Arc<Live>) -> Arc<Notify> {
+fn reload_when_asked(live: &Arc<Live>, systemd: &Arc<Systemd>) -> Arc<Notify> {
     let asked = Arc::new(Notify::new());
-    let (live, told) = (Arc::clone(live), Arc::clone(&asked));
+    let (live, systemd, told) = (Arc::clone(live), Arc::clone(systemd), Arc::clone(&asked));
     tokio::spawn(async move {
         loop {
             told.notified().await;
+            systemd.reloading("reloading");
             live.reload(Cause::Signal).await;
+            systemd.ready();
         }
     });
     asked
 }
 
-async fn serve_admin(bind: SocketAddr, admin: Admin, stop: &Arc<Notify>) -> anyhow::Result<()> {
-    use anyhow::Context as _;
-    let listener = TcpListener::bind(bind).await.with_context(|| format!("cannot listen on {bind} (admin)"))?;
+fn serve_admin(socket: StdListener, admin: Admin, stop: &Arc<Notify>) -> anyhow::Result<()> {
+    let listener = TcpListener::from_std(socket)?;
     info!(bound = %listener.local_addr()?, "admin address");
     let stop = Arc::clone(stop);
     tokio::spawn(admin::serve(listener, admin, async move { stop.notified().await }));
@@ -266,6 +375,7 @@ async fn serve_admin(bind: SocketAddr, admin: Admin, stop: &Arc<Notify>) -> anyh
 struct Signals {
     reload: Signal,
     reopen: Signal,
+    upgrade: Signal,
     terminate: Signal,
     interrupt: Signal,
 }
@@ -278,6 +388,8 @@ enum Told {
     Reload,
     /// SIGUSR1
     Reopen,
+    /// SIGUSR2
+    Upgrade,
 }
 
 impl Signals {
@@ -285,6 +397,7 @@ impl Signals {
         Ok(Self {
             reload: signal(SignalKind::hangup())?,
             reopen: signal(SignalKind::user_defined1())?,
+            upgrade: signal(SignalKind::user_defined2())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
         })
@@ -296,7 +409,17 @@ impl Signals {
             _ = self.interrupt.recv() => Told::Stop,
             _ = self.reload.recv() => Told::Reload,
             _ = self.reopen.recv() => Told::Reopen,
+            _ = self.upgrade.recv() => Told::Upgrade,
         }
+    }
+
+    /// Waits until a drain has to end at once. One that hands over was not told to stop yet: the first time changes nothing.
+    async fn end(&mut self, handed_over: bool) {
+        if handed_over {
+            self.stop().await;
+            info!("told to stop: it drains already");
+        }
+        self.stop().await;
     }
 
     /// Waits for a signal that ends the process.

@@ -14,7 +14,7 @@ pub mod redis;
 use std::pin::Pin;
 use std::time::SystemTime;
 
-pub use database::OpenError;
+pub use database::{Guard, OpenError};
 pub use expiry::{Now, wall};
 pub use file::File;
 pub use memory::{Limits, Memory};

@@ -1,5 +1,6 @@
 //! `tollgate run`: serve.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -23,8 +24,8 @@ use crate::observe::audit::AuditLog;
 use crate::observe::log::{self, LogHandle, LogTarget};
 use crate::observe::metrics::Metrics;
 use crate::observe::webhooks::WebhookLog;
-use crate::server::{self, Logs};
-use crate::state::{self, Backend, Memory, Redis, Store};
+use crate::server::{self, Logs, Start};
+use crate::state::{self, Backend, Guard, Memory, Redis, Store};
 
 /// How long the start waits for a store that gateways share: a gateway starts without it, if it must.
 const STATE_PATIENCE: Duration = Duration::from_secs(2);
@@ -32,6 +33,11 @@ const STATE_PATIENCE: Duration = Duration::from_secs(2);
 /// Serves until a signal ends it.
 pub fn run(config: &Path) -> ExitCode {
     let environment = Environment::Process;
+    // First of all: later there are threads.
+    let mut start = match Start::take(&environment) {
+        Ok(start) => start,
+        Err(error) => return fail(&error),
+    };
     let home = environment.get("HOME").map(PathBuf::from);
     let metrics = Metrics::new(usize::MAX);
     let services = Services::new(Arc::clone(&metrics));
@@ -46,7 +52,7 @@ pub fn run(config: &Path) -> ExitCode {
             return ExitCode::from(EXIT_CONFIGURATION);
         }
     };
-    let opened = open_state(&live.current().settings.state, config);
+    let opened = open_state(&live.current().settings.state, config, start.take_state_lock());
     let served = opened.and_then(|state| {
         services.identity.attach(Arc::clone(&state.store));
         services.replay.attach(Arc::clone(&state.store));
@@ -55,18 +61,26 @@ pub fn run(config: &Path) -> ExitCode {
         }
         let limiter = state.shared.clone().map(|redis| redis as Arc<dyn Limiter>);
         services.limits.attach(limits::Shared { store: state.store, limiter });
-        serve(live, services, home.as_deref(), state.shared.as_deref())
+        serve(live, services, home.as_deref(), state.shared.as_deref(), (start, state.lock))
     });
     match served {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("tollgate: {error:#}");
-            ExitCode::FAILURE
-        }
+        Err(error) => fail(&error),
     }
 }
 
-fn serve(live: Arc<Live>, services: Services, home: Option<&Path>, shared: Option<&Redis>) -> anyhow::Result<()> {
+fn fail(error: &anyhow::Error) -> ExitCode {
+    eprintln!("tollgate: {error:#}");
+    ExitCode::FAILURE
+}
+
+fn serve(
+    live: Arc<Live>,
+    services: Services,
+    home: Option<&Path>,
+    shared: Option<&Redis>,
+    (start, state_lock): (Start, Option<OwnedFd>),
+) -> anyhow::Result<()> {
     let Services { metrics, identity, limits, replay, inboxes } = services;
     let settings = live.current().settings.clone();
     let log = open_log(&settings.log, home)?;
@@ -108,7 +122,7 @@ fn serve(live: Arc<Live>, services: Services, home: Option<&Path>, shared: Optio
             Err(error) if shared.is_some() => warn!(%error, "revocations could not be read; tokens are refused"),
             loaded => loaded?,
         }
-        server::run(server::Options { live, metrics, logs, limits, replay, inboxes }).await
+        server::run(server::Options { live, metrics, logs, limits, replay, inboxes, start, state_lock }).await
     })
 }
 
@@ -119,23 +133,33 @@ struct Opened {
     shared: Option<Arc<Redis>>,
     /// Where messages are kept, if they are.
     queue: Option<Arc<dyn Queue>>,
+    /// What keeps other gateways from the file, where there is one.
+    lock: Option<OwnedFd>,
 }
 
-/// Opens what outlives a reload. A path is relative to the folder of `gateway.yaml`.
-fn open_state(settings: &Backend, config: &Path) -> anyhow::Result<Opened> {
+/// Opens what outlives a reload. A path is relative to the folder of `gateway.yaml`. `handed` is the lock of the gateway that
+/// hands over to this one: it has the files open.
+fn open_state(settings: &Backend, config: &Path, handed: Option<OwnedFd>) -> anyhow::Result<Opened> {
     Ok(match settings {
-        Backend::Memory => Opened { store: Arc::new(Memory::new(state::Limits::default())), shared: None, queue: None },
+        Backend::Memory => {
+            let store = Arc::new(Memory::new(state::Limits::default()));
+            Opened { store, shared: None, queue: None, lock: None }
+        }
         Backend::File(file) => {
             let file = config.parent().unwrap_or(Path::new("")).join(file);
-            let store = Arc::new(state::File::open(&file)?);
+            let inbox = inbox::File::beside(&file);
             // Whether there is an inbox or not: a reload may bring the first one. It makes its file when something is stored.
-            let queue = Arc::new(inbox::File::open(&inbox::File::beside(&file))?);
-            Opened { store, shared: None, queue: Some(queue) }
+            let (store, queue) = match handed.and_then(|handed| Guard::adopt(&file, handed)) {
+                None => (state::File::open(&file)?, inbox::File::open(&inbox)?),
+                Some(guard) => (state::File::open_beside(&file, guard)?, inbox::File::open_beside(&inbox)?),
+            };
+            let lock = Some(store.guard().share()?);
+            Opened { store: Arc::new(store), shared: None, queue: Some(Arc::new(queue)), lock }
         }
         Backend::Redis(settings) => {
             let redis = Arc::new(Redis::open(settings)?);
             let queue = Arc::new(RedisQueue::open(settings)?);
-            Opened { store: Arc::clone(&redis) as Arc<dyn Store>, shared: Some(redis), queue: Some(queue) }
+            Opened { store: Arc::clone(&redis) as Arc<dyn Store>, shared: Some(redis), queue: Some(queue), lock: None }
         }
     })
 }

@@ -1,8 +1,9 @@
 //! The queue in a file: an embedded SQLite database beside that of the state, so that neither writer waits for the other.
 //!
-//! What is acknowledged is on disk (`synchronous=FULL`, one flush for all operations that wait together). Only one process
-//! can have the file open: whoever held a claim when it is opened is dead, so all claims are free then, and the attempt
-//! that was under way counts. When the disk is almost full, nothing more is stored, so that what is stored can still be
+//! What is acknowledged is on disk (`synchronous=FULL`, one flush for all operations that wait together). Only one gateway
+//! has the file open, the one that holds the guard of the state file: whoever held a claim when it is opened is dead, so all
+//! claims are free then, and the attempt that was under way counts. A gateway that takes over from another one opens it beside
+//! that one, and lets its claims be. Then each counts anew what is there when the other has written. When the disk is almost full, nothing more is stored, so that what is stored can still be
 //! claimed and settled; when it is full, nothing can, and that is an error until there is space. Space of messages that
 //! are gone is used again; the file does not shrink, and grows as far as the bounds of the inboxes let it.
 
@@ -19,13 +20,13 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{Notify, OnceCell};
 use tracing::error;
 
 use super::{Bounds, Claimed, Claims, Counts, Entry, Message, Outcome, Pending, Put, Queue, Standing};
 use crate::state::StoreError;
-use crate::state::database::{self, Format, OpenError, PATIENCE, Work, Worker, gone};
+use crate::state::database::{self, Format, OpenError, Others, PATIENCE, Work, Worker, gone};
 use crate::state::expiry::milliseconds;
 use space::Space;
 pub(super) use tables::SCHEMA;
@@ -57,23 +58,40 @@ impl File {
     }
 
     /// Opens the database if it is there; otherwise the first message makes it, so that who has no inbox has no such file.
-    /// Only one process may have it open.
+    /// Who does so holds the guard of the state file.
     ///
     /// # Errors
-    /// The path cannot be used, another process has the file open, or it is not a sound database of this gateway.
+    /// The path cannot be used, or it is not a sound database of this gateway.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
+        Self::if_there(path, Others::None)
+    }
+
+    /// The same, beside a gateway that hands over to this one and has it open.
+    ///
+    /// # Errors
+    /// As of [`File::open`].
+    pub fn open_beside(path: &Path) -> Result<Self, OpenError> {
+        Self::if_there(path, Others::Predecessor)
+    }
+
+    fn if_there(path: &Path, others: Others) -> Result<Self, OpenError> {
         if let Err(error) = path.symlink_metadata()
             && error.kind() == ErrorKind::NotFound
         {
             return Ok(Self { path: path.to_owned(), worker: OnceCell::new(), changed: Arc::default() });
         }
-        Self::with_pages(path, PAGES_MAX, PATIENCE)
+        Self::made_with(path, others, PAGES_MAX, PATIENCE)
+    }
+
+    #[cfg(test)]
+    pub(super) fn with_pages(path: &Path, pages_max: i64, patience: Duration) -> Result<Self, OpenError> {
+        Self::made_with(path, Others::None, pages_max, patience)
     }
 
     /// Opens the database, or makes a new one, with so many pages at most.
-    pub(super) fn with_pages(path: &Path, pages_max: i64, patience: Duration) -> Result<Self, OpenError> {
+    fn made_with(path: &Path, others: Others, pages_max: i64, patience: Duration) -> Result<Self, OpenError> {
         let changed = Arc::default();
-        let worker = start(path, pages_max, patience, &changed)?;
+        let worker = start(path, others, pages_max, patience, &changed)?;
         Ok(Self { path: path.to_owned(), worker: OnceCell::new_with(Some(worker)), changed })
     }
 
@@ -81,7 +99,9 @@ impl File {
     async fn made(&self) -> Result<&Worker<Messages>, StoreError> {
         let make = async || {
             let (path, changed) = (self.path.clone(), Arc::clone(&self.changed));
-            let made = tokio::task::spawn_blocking(move || start(&path, PAGES_MAX, PATIENCE, &changed)).await;
+            // The other gateway of a handover may make it at this moment too.
+            let make = move || start(&path, Others::Predecessor, PAGES_MAX, PATIENCE, &changed);
+            let made = tokio::task::spawn_blocking(make).await;
             made.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
         };
         self.worker.get_or_try_init(make).await.map_err(|error| {
@@ -105,6 +125,7 @@ impl File {
 
 fn start(
     path: &Path,
+    others: Others,
     pages_max: i64,
     patience: Duration,
     changed: &Arc<Notify>,
@@ -117,10 +138,16 @@ fn start(
         schema: SCHEMA,
         pages_max,
     };
-    let mut connection = database::open(path, &format)?;
-    let tallies = tables::load(&mut connection);
-    let tallies = tallies.map_err(|error| OpenError::new(path, NAME, error.to_string()))?;
-    let messages = Messages { tallies, space: Space::of(path), changed: Arc::clone(changed) };
+    let mut connection = database::open(path, &format, others)?;
+    let refused = |error: rusqlite::Error| OpenError::new(path, NAME, error.to_string());
+    // First: what another one writes after this is looked at again.
+    let version = database::version(&connection).map_err(refused)?;
+    let tallies = match others {
+        Others::None => tables::load(&mut connection),
+        Others::Predecessor => tables::tallies(&connection),
+    };
+    let tallies = tallies.map_err(refused)?;
+    let messages = Messages { tallies, version, space: Space::of(path), changed: Arc::clone(changed) };
     Worker::start(connection, messages, path, patience)
 }
 
@@ -166,6 +193,12 @@ impl Queue for File {
 
     fn inboxes(&self) -> Pending<'_, Vec<String>> {
         Box::pin(async move {
+            if self.worker.get().is_none() && self.path.exists() {
+                // The other gateway of a handover has made it.
+                self.made().await?;
+                self.changed.notify_waiters();
+                self.changed.notify_one();
+            }
             let Answer::Inboxes(names) = self.ask(Operation::Inboxes).await? else { return Err(gone()) };
             Ok(names)
         })
@@ -267,6 +300,8 @@ enum Answer {
 /// The messages, how many there are, and who is told when there are more.
 struct Messages {
     tallies: Tallies,
+    /// Of the database, when that was so.
+    version: i64,
     space: Space,
     changed: Arc<Notify>,
 }
@@ -289,8 +324,11 @@ impl Work for Messages {
             0 => Ok(()),
             bytes => self.space.check(connection, bytes),
         };
-        let transaction = connection.transaction()?;
-        let mut tables = Tables::new(&transaction, self.tallies.clone());
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let version = database::version(&transaction)?;
+        let others_wrote = version != self.version;
+        let tallies = if others_wrote { tables::tallies(&transaction)? } else { self.tallies.clone() };
+        let mut tables = Tables::new(&transaction, tallies);
         let answers: rusqlite::Result<Vec<Answer>> = batch
             .iter()
             .map(|operation| match (&space, operation) {
@@ -301,8 +339,8 @@ impl Work for Messages {
         let answers = answers?;
         let (tallies, changed) = tables.finish();
         transaction.commit()?;
-        self.tallies = tallies;
-        if changed {
+        (self.tallies, self.version) = (tallies, version);
+        if changed || others_wrote {
             // Those who wait now, and whoever asks next.
             self.changed.notify_waiters();
             self.changed.notify_one();

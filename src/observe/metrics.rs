@@ -16,6 +16,7 @@ mod replay;
 mod route;
 mod series;
 mod store;
+mod upgrades;
 mod upstream;
 mod webhooks;
 
@@ -40,6 +41,7 @@ pub use self::upstream::{TargetMetrics, UpstreamError};
 
 use self::named::{Budget, Named};
 use self::series::{ByCode, counter, counters, gauge, gauges, load};
+use self::upgrades::Upgrades;
 use self::upstream::UpstreamMetrics;
 
 /// The `Content-Type` of [`Metrics::render`].
@@ -61,6 +63,7 @@ pub struct Metrics {
     other_limit: OnceLock<Arc<LimitMetrics>>,
     other_upstream: OnceLock<Arc<UpstreamMetrics>>,
     other_target: OnceLock<Arc<TargetMetrics>>,
+    pub upgrades: Upgrades,
     reloads_ok: AtomicU64,
     reloads_failed: AtomicU64,
     malformed: ByCode,
@@ -110,6 +113,7 @@ impl Metrics {
             other_limit: OnceLock::new(),
             other_upstream: OnceLock::new(),
             other_target: OnceLock::new(),
+            upgrades: Upgrades::default(),
             reloads_ok: AtomicU64::new(0),
             reloads_failed: AtomicU64::new(0),
             malformed: ByCode::default(),
@@ -282,6 +286,7 @@ impl Metrics {
         families.extend(store::families(self.store.get().map(|sample| sample())));
         families.extend(replay::families(self.replay.get().map(|sample| sample())));
         families.extend(inbox::families(&self.inboxes.all(), &self.inbox_samples()));
+        families.extend(self.upgrades.families());
         families.extend(process::families());
         // The encoder refuses families without a sample.
         families.retain(|family| !family.get_metric().is_empty());

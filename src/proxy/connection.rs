@@ -158,6 +158,11 @@ impl Engine {
         }
     }
 
+    /// Ends connections after their next exchange, or the current one. Those that are idle may bring another one.
+    pub fn leave(&self) {
+        self.shutdown.send_replace(true);
+    }
+
     /// Ends idle connections now and all others after their current exchange.
     pub async fn drain(&self) {
         self.shutdown.send_replace(true);

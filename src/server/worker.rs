@@ -35,6 +35,8 @@ enum Command {
     Unlisten(SocketAddr),
     /// Answered when every command before it is done.
     Settle(oneshot::Sender<()>),
+    /// Answered when connections will end after their next exchange.
+    Leave(oneshot::Sender<()>),
     /// Answered when idle connections have been told to end.
     Drain(oneshot::Sender<()>),
 }
@@ -86,10 +88,15 @@ impl Workers {
         }
     }
 
-    /// Ends idle connections. On return every connection that was accepted before is counted.
-    pub async fn drain(&self) {
-        // A client whose idle connection ends must not find one worker that still listens.
+    /// Ends connections after their next exchange. On return every connection that was accepted before is counted.
+    pub async fn leave(&self) {
+        // A client whose connection ends must not find one worker that still listens.
         self.all(Command::Settle).await;
+        self.all(Command::Leave).await;
+    }
+
+    /// Ends idle connections.
+    pub async fn drain(&self) {
         self.all(Command::Drain).await;
     }
 
@@ -137,6 +144,10 @@ async fn work(
             }
             Command::Settle(done) => {
                 // Nobody waits any more when the drain has timed out.
+                let _ = done.send(());
+            }
+            Command::Leave(done) => {
+                engine.leave();
                 let _ = done.send(());
             }
             Command::Drain(done) => {

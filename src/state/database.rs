@@ -3,6 +3,7 @@
 //! One thread owns the database. Operations come to it over a bounded queue; those that wait together share one
 //! transaction, so one flush to disk acknowledges them all. Nothing is acknowledged before it is flushed.
 
+mod guard;
 mod open;
 
 use std::path::Path;
@@ -15,7 +16,8 @@ use tracing::error;
 
 use super::StoreError;
 
-pub use open::{Format, OpenError, open};
+pub use guard::Guard;
+pub use open::{Format, OpenError, Others, open, prepare, version};
 
 /// Operations that may wait for the thread. Behind them callers wait for a place, up to their patience.
 const QUEUE_MAX: usize = 4096;

@@ -5,11 +5,11 @@ mod statements;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use rusqlite::Connection;
+use rusqlite::{Connection, TransactionBehavior};
 
-use super::database::{self, Format, OpenError, PATIENCE, Work, Worker, gone};
+use super::database::{self, Format, Guard, OpenError, Others, PATIENCE, Work, Worker, gone};
 use super::expiry::{self, Now, milliseconds};
-use super::{Entry, Pending, Space, Spend, Spent, Store, StoreError, check};
+use super::{Changes, Entry, Mark, Pending, Space, Spend, Spent, Store, StoreError, check};
 
 const FORMAT: Format = Format {
     name: "state store",
@@ -22,7 +22,13 @@ const FORMAT: Format = Format {
 };
 
 /// Keeps entries in a file.
-pub struct File(Worker<Entries>);
+pub struct File {
+    worker: Worker<Entries>,
+    /// The version that there was before anything was read.
+    opened: i64,
+    /// Let go of after the file is closed.
+    guard: Guard,
+}
 
 impl File {
     /// Opens the database, or makes a new one. Only one process may have it open.
@@ -34,21 +40,43 @@ impl File {
     }
 
     pub(super) fn with_clock(path: &Path, now: Now, patience: Duration) -> Result<Self, OpenError> {
-        let connection = database::open(path, &FORMAT)?;
-        Worker::start(connection, Entries { now }, path, patience).map(Self)
+        database::prepare(path, FORMAT.name)?;
+        let guard = Guard::take(path, FORMAT.name)?;
+        Self::with_guard(path, guard, Others::None, now, patience)
+    }
+
+    /// Opens the database that another gateway has open, which has handed over its `guard`.
+    ///
+    /// # Errors
+    /// As of [`File::open`].
+    pub fn open_beside(path: &Path, guard: Guard) -> Result<Self, OpenError> {
+        Self::with_guard(path, guard, Others::Predecessor, expiry::wall(), PATIENCE)
+    }
+
+    fn with_guard(path: &Path, guard: Guard, others: Others, now: Now, patience: Duration) -> Result<Self, OpenError> {
+        let connection = database::open(path, &FORMAT, others)?;
+        let opened = database::version(&connection);
+        let opened = opened.map_err(|error| OpenError::new(path, FORMAT.name, error.to_string()))?;
+        let worker = Worker::start(connection, Entries { now }, path, patience)?;
+        Ok(Self { worker, opened, guard })
+    }
+
+    /// What keeps other gateways away.
+    pub fn guard(&self) -> &Guard {
+        &self.guard
     }
 }
 
 impl Store for File {
     fn get<'a>(&'a self, space: Space, key: &'a str) -> Pending<'a, Option<Vec<u8>>> {
-        Box::pin(async move { self.0.ask(Operation::Get(space, key.to_owned())).await.map(Answer::value) })
+        Box::pin(async move { self.worker.ask(Operation::Get(space, key.to_owned())).await.map(Answer::value) })
     }
 
     fn put<'a>(&'a self, space: Space, key: &'a str, value: Vec<u8>, expires: Option<SystemTime>) -> Pending<'a, ()> {
         Box::pin(async move {
             check(key, &value)?;
             let expires = expires.map(milliseconds);
-            self.0.ask(Operation::Put { space, key: key.to_owned(), value, expires }).await.map(|_| ())
+            self.worker.ask(Operation::Put { space, key: key.to_owned(), value, expires }).await.map(|_| ())
         })
     }
 
@@ -62,7 +90,7 @@ impl Store for File {
         Box::pin(async move {
             check(key, &value)?;
             let expires = expires.map(milliseconds);
-            self.0
+            self.worker
                 .ask(Operation::Insert { space, key: key.to_owned(), value, expires })
                 .await
                 .map(|answer| answer.done())
@@ -73,7 +101,7 @@ impl Store for File {
         Box::pin(async move {
             check(key, &value)?;
             let expected = expected.to_owned();
-            self.0
+            self.worker
                 .ask(Operation::Replace { space, key: key.to_owned(), expected, value })
                 .await
                 .map(|answer| answer.done())
@@ -91,7 +119,7 @@ impl Store for File {
         Box::pin(async move {
             check(key, &value)?;
             let (expected, expires) = (expected.to_owned(), expires.map(milliseconds));
-            self.0
+            self.worker
                 .ask(Operation::Exchange { space, key: key.to_owned(), expected, value, expires })
                 .await
                 .map(|answer| answer.done())
@@ -99,28 +127,38 @@ impl Store for File {
     }
 
     fn take<'a>(&'a self, space: Space, key: &'a str) -> Pending<'a, Option<Vec<u8>>> {
-        Box::pin(async move { self.0.ask(Operation::Take(space, key.to_owned())).await.map(Answer::value) })
+        Box::pin(async move { self.worker.ask(Operation::Take(space, key.to_owned())).await.map(Answer::value) })
     }
 
     fn spend<'a>(&'a self, space: Space, key: &'a str, ask: Spend, expires: SystemTime) -> Pending<'a, Spent> {
         Box::pin(async move {
             check(key, &[])?;
             let expires = milliseconds(expires);
-            let answer = self.0.ask(Operation::Spend { space, key: key.to_owned(), ask, expires }).await?;
+            let answer = self.worker.ask(Operation::Spend { space, key: key.to_owned(), ask, expires }).await?;
             if let Answer::Spent(spent) = answer { spent } else { Err(gone()) }
         })
     }
 
     fn give_back<'a>(&'a self, space: Space, key: &'a str, amount: u64) -> Pending<'a, ()> {
         Box::pin(async move {
-            let answer = self.0.ask(Operation::GiveBack { space, key: key.to_owned(), amount }).await?;
+            let answer = self.worker.ask(Operation::GiveBack { space, key: key.to_owned(), amount }).await?;
             if let Answer::Spent(spent) = answer { spent.map(|_| ()) } else { Err(gone()) }
         })
     }
 
     fn list<'a>(&'a self, space: Space, after: Option<&'a str>, limit: usize) -> Pending<'a, Vec<Entry>> {
         let after = after.map(str::to_owned);
-        Box::pin(async move { self.0.ask(Operation::List { space, after, limit }).await.map(Answer::entries) })
+        Box::pin(async move { self.worker.ask(Operation::List { space, after, limit }).await.map(Answer::entries) })
+    }
+
+    /// What a gateway wrote that hands over to this one, or that this one has handed over to. Otherwise nobody writes but this
+    /// process, which knows what it wrote.
+    fn changes<'a>(&'a self, _space: Space, since: &'a Mark) -> Pending<'a, Changes> {
+        Box::pin(async move {
+            let Answer::Version(version) = self.worker.ask(Operation::Version).await? else { return Err(gone()) };
+            let known = since.0.parse().unwrap_or(self.opened);
+            Ok(Changes { mark: Mark(version.to_string()), keys: (version == known).then(Vec::new) })
+        })
     }
 }
 
@@ -135,11 +173,12 @@ enum Operation {
     Spend { space: Space, key: String, ask: Spend, expires: i64 },
     GiveBack { space: Space, key: String, amount: u64 },
     List { space: Space, after: Option<String>, limit: usize },
+    Version,
 }
 
 impl Operation {
     fn writes(&self) -> bool {
-        !matches!(self, Self::Get(..) | Self::List { .. })
+        !matches!(self, Self::Get(..) | Self::List { .. } | Self::Version)
     }
 }
 
@@ -149,13 +188,14 @@ enum Answer {
     Done(bool),
     Entries(Vec<Entry>),
     Spent(Result<Spent, StoreError>),
+    Version(i64),
 }
 
 impl Answer {
     fn value(self) -> Option<Vec<u8>> {
         match self {
             Self::Value(value) => value,
-            Self::Done(_) | Self::Entries(_) | Self::Spent(_) => None,
+            Self::Done(_) | Self::Entries(_) | Self::Spent(_) | Self::Version(_) => None,
         }
     }
 
@@ -166,7 +206,7 @@ impl Answer {
     fn entries(self) -> Vec<Entry> {
         match self {
             Self::Entries(entries) => entries,
-            Self::Value(_) | Self::Done(_) | Self::Spent(_) => Vec::new(),
+            Self::Value(_) | Self::Done(_) | Self::Spent(_) | Self::Version(_) => Vec::new(),
         }
     }
 }
@@ -184,8 +224,11 @@ impl Work for Entries {
 
     fn together(&mut self, connection: &mut Connection, batch: &[Operation]) -> rusqlite::Result<Vec<Answer>> {
         let now = milliseconds((self.now)());
-        let transaction = connection.transaction()?;
-        if batch.iter().any(Operation::writes) {
+        let writes = batch.iter().any(Operation::writes);
+        // At once for writing: what was read must not have been changed by another gateway that hands over, or takes over.
+        let behavior = if writes { TransactionBehavior::Immediate } else { TransactionBehavior::Deferred };
+        let transaction = connection.transaction_with_behavior(behavior)?;
+        if writes {
             statements::sweep(&transaction, now)?;
         }
         let answers: rusqlite::Result<Vec<Answer>> =

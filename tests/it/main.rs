@@ -42,6 +42,7 @@ mod storm;
 mod streaming;
 mod tls;
 mod token_service;
+mod upgrade;
 mod upstreams;
 mod validate;
 mod webhook_guide;

@@ -219,8 +219,7 @@ pub fn row(row: &SqlRow<'_>) -> rusqlite::Result<Row> {
 /// Counts everything, and frees what somebody held who is dead now.
 pub fn load(connection: &mut Connection) -> rusqlite::Result<Tallies> {
     let transaction = connection.transaction()?;
-    let next: i64 = transaction.query_row("SELECT ifnull(max(seq), 0) + 1 FROM messages", [], |row| row.get(0))?;
-    let mut tables = Tables::new(&transaction, Tallies { inboxes: count(&transaction)?, next });
+    let mut tables = Tables::new(&transaction, tallies(&transaction)?);
     transaction.execute("UPDATE messages SET held = 0 WHERE held <> 0", [])?;
     let claimed: Vec<(Arc<str>, Row)> = transaction
         .prepare("SELECT seq, stage, due, attempt, held, order_key, bytes, inbox FROM messages WHERE stage = 2")?
@@ -232,6 +231,12 @@ pub fn load(connection: &mut Connection) -> rusqlite::Result<Tallies> {
     let (tallies, _) = tables.finish();
     transaction.commit()?;
     Ok(tallies)
+}
+
+/// Counts everything.
+pub fn tallies(connection: &Connection) -> rusqlite::Result<Tallies> {
+    let next: i64 = connection.query_row("SELECT ifnull(max(seq), 0) + 1 FROM messages", [], |row| row.get(0))?;
+    Ok(Tallies { inboxes: count(connection)?, next })
 }
 
 /// Counts what is in the tables.

@@ -116,11 +116,10 @@ async fn the_order_of_storing_outlives_a_restart() {
 }
 
 #[tokio::test]
-async fn only_one_can_have_it_open_and_only_its_owner_can_read_it() {
+async fn only_its_owner_can_read_it() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("data/inbox.db");
     let queue = open(&path);
-    assert!(refused(&path).contains("as the inbox: another process has it open"), "{}", refused(&path));
     queue.put(message("a", None), WIDE).await.unwrap();
     for name in ["inbox.db", "inbox.db-wal"] {
         let mode = fs::metadata(folder.path().join("data").join(name)).unwrap().permissions().mode();
@@ -193,4 +192,41 @@ fn no_statement_scans_a_table() {
         looked_at += 1;
     }
     assert!(looked_at >= 14, "{looked_at}");
+}
+
+/// While one gateway hands over to another, both have it open.
+#[tokio::test]
+async fn two_of_a_handover_see_what_the_other_one_does() {
+    let bench = Bench::file();
+    bench.put_all(&[("a", None), ("b", Some("x")), ("c", Some("x"))]).await;
+    let claimed = bench.claim(1, 0).await.messages;
+    let path = bench.folder.as_ref().unwrap().path().join("inbox.db");
+    let next = File::open_beside(&path).unwrap();
+    assert_eq!(next.counts(INBOX, at(0)).await.unwrap().claimed, 1, "what the other one works on is left to it");
+    let changed = next.changed();
+    bench.put(message("d", None)).await;
+    next.inboxes().await.unwrap();
+    changed.await;
+    let own = next.claim(INBOX, 10, LEASE, at(0)).await.unwrap().messages;
+    assert_eq!(names(&own), ["b", "d"], "and `c` waits for `b`");
+    assert!(bench.settle(&claimed[0], Outcome::Delivered, 0).await);
+    assert!(next.settle(&own[0], Outcome::Delivered, at(0)).await.unwrap());
+    assert_eq!(bench.names(0).await, ["c"]);
+    assert_eq!(bench.standing(0).await, [0, 0, 2, 0]);
+    assert_eq!(next.put(message("a", None), WIDE).await.unwrap(), Put::Stored);
+    let counts = (bench.counts(0).await, next.counts(INBOX, at(0)).await.unwrap());
+    assert_eq!(counts.0, counts.1);
+}
+
+#[tokio::test]
+async fn either_of_a_handover_may_make_the_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("inbox.db");
+    let (old, next) = (File::open(&path).unwrap(), File::open_beside(&path).unwrap());
+    old.put(message("a", None), WIDE).await.unwrap();
+    let changed = next.changed();
+    assert_eq!(next.inboxes().await.unwrap(), [INBOX]);
+    changed.await;
+    next.put(message("b", None), WIDE).await.unwrap();
+    assert_eq!(old.counts(INBOX, at(0)).await.unwrap().ready, 2);
 }

@@ -21,7 +21,7 @@ pub struct Format {
     pub pages_max: i64,
 }
 
-/// How long another process may take to let go of the file: the one that this one takes over from.
+/// How long another process may take with a transaction: the one that this one takes over from.
 const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Where the write-ahead log is cut off after a transaction that was larger.
 const LOG_BYTES_KEPT: i64 = 16 * 1024 * 1024;
@@ -45,18 +45,33 @@ impl OpenError {
     }
 }
 
-/// Opens the database, or makes a new one. Only one process may have it open, and with one connection.
+/// Who has the database open at the same time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Others {
+    None,
+    /// The gateway that this one takes over from. What it works on stays as it is.
+    Predecessor,
+}
+
+/// Opens the database, or makes a new one. Who does so holds the [`Guard`](super::Guard) of the state.
 ///
 /// # Errors
-/// The path cannot be used, another process has the file open, or it is not a sound database of this kind.
-pub fn open(path: &Path, format: &Format) -> Result<Connection, OpenError> {
+/// The path cannot be used, or it is not a sound database of this kind.
+pub fn open(path: &Path, format: &Format, others: Others) -> Result<Connection, OpenError> {
     let refused = |why| OpenError::new(path, format.name, why);
-    prepare(path).map_err(refused)?;
-    connect(path, format).map_err(|error| refused(explain(&error)))
+    prepare(path, format.name)?;
+    connect(path, format, others).map_err(|error| refused(explain(&error)))
 }
 
 /// Sees to it that the file is there and that nobody but its owner can read it.
-fn prepare(path: &Path) -> Result<(), String> {
+///
+/// # Errors
+/// The path cannot be used.
+pub fn prepare(path: &Path, name: &'static str) -> Result<(), OpenError> {
+    private(path).map_err(|why| OpenError::new(path, name, why))
+}
+
+fn private(path: &Path) -> Result<(), String> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty() && !folder.exists()) {
         // Only the last folder: a longer path that is not there is more likely a mistake, or a volume that is missing.
         let made = DirBuilder::new().mode(0o700).create(folder);
@@ -79,12 +94,10 @@ fn prepare(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn connect(path: &Path, format: &Format) -> rusqlite::Result<Connection> {
+fn connect(path: &Path, format: &Format, others: Others) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(BUSY_TIMEOUT)?;
-    // Before WAL: then the file is locked for as long as it is open, and no other gateway can take it.
-    connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "max_page_count", format.pages_max)?;
@@ -102,7 +115,9 @@ fn connect(path: &Path, format: &Format) -> rusqlite::Result<Connection> {
             transaction.pragma_update(None, "user_version", format.version)?;
         }
         (id, known, _) if (id, known) == (format.application_id, format.version) => {
-            let sound: String = transaction.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+            // It is checked once, not while another gateway waits to write: that one has checked it.
+            let check = || transaction.query_row("PRAGMA quick_check(1)", [], |row| row.get(0));
+            let sound: String = if others == Others::None { check()? } else { "ok".to_owned() };
             if sound != "ok" {
                 return Err(refusal(format!("it is damaged ({sound}); put a backup in its place or remove it")));
             }
@@ -115,6 +130,14 @@ fn connect(path: &Path, format: &Format) -> rusqlite::Result<Connection> {
     }
     transaction.commit()?;
     Ok(connection)
+}
+
+/// A number that changes whenever another process has written, and not when this one has.
+///
+/// # Errors
+/// The database cannot be read.
+pub fn version(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "data_version", |row| row.get(0))
 }
 
 /// How long the write-ahead log gets, in pages, before what is in it goes to its place: a 64th of a small disk. There the
@@ -132,7 +155,7 @@ fn refusal(message: String) -> rusqlite::Error {
 fn explain(error: &rusqlite::Error) -> String {
     match error.sqlite_error_code() {
         Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            "another process has it open; only one gateway can use a file at a time".to_owned()
+            "another program holds it; only a gateway may write to it".to_owned()
         }
         Some(ErrorCode::NotADatabase) => "it is not a database; name another file".to_owned(),
         Some(ErrorCode::DatabaseCorrupt) => {

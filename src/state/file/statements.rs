@@ -2,6 +2,7 @@
 
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::super::database;
 use super::{Answer, Operation};
 use crate::state::{Entry, Space, Spend, Spent, counted};
 
@@ -64,6 +65,7 @@ pub fn execute(connection: &Connection, operation: &Operation, now: i64) -> rusq
             .map(Answer::Value),
         Operation::Spend { space, key, ask, expires } => spend(connection, *space, key, *ask, *expires, now),
         Operation::GiveBack { space, key, amount } => give_back(connection, *space, key, *amount, now),
+        Operation::Version => database::version(connection).map(Answer::Version),
         Operation::List { space, after, limit } => {
             let limit = i64::try_from(*limit).unwrap_or(i64::MAX);
             let mut statement = connection.prepare_cached(

@@ -8,7 +8,8 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::super::{File, Store};
+use super::super::database::Guard;
+use super::super::{File, Mark, Store};
 use super::{Clock, SPACE, open};
 
 fn refused(path: &Path) -> String {
@@ -196,4 +197,29 @@ async fn writes_until_it_is_killed() {
     for writer in writers {
         writer.await.unwrap();
     }
+}
+
+/// While one gateway hands over to another, both have it open.
+#[tokio::test]
+async fn two_of_a_handover_see_what_the_other_one_writes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.db");
+    let old = File::open(&path).unwrap();
+    let start = old.changes(SPACE, &Mark::default()).await.unwrap();
+    assert_eq!(start.keys, Some(Vec::new()));
+    old.put(SPACE, "a", b"1".to_vec(), None).await.unwrap();
+    let own = old.changes(SPACE, &start.mark).await.unwrap();
+    assert_eq!(own.keys, Some(Vec::new()), "it knows what it wrote itself");
+    let guard = Guard::adopt(&path, old.guard().share().unwrap()).unwrap();
+    let next = File::open_beside(&path, guard).unwrap();
+    assert_eq!(next.get(SPACE, "a").await.unwrap(), Some(b"1".to_vec()));
+    old.put(SPACE, "b", b"2".to_vec(), None).await.unwrap();
+    let seen = next.changes(SPACE, &Mark::default()).await.unwrap();
+    assert_eq!(seen.keys, None, "all is to be read again");
+    next.put(SPACE, "c", b"3".to_vec(), None).await.unwrap();
+    assert_eq!(next.changes(SPACE, &seen.mark).await.unwrap().keys, Some(Vec::new()));
+    assert_eq!(old.changes(SPACE, &own.mark).await.unwrap().keys, None);
+    drop(old);
+    assert!(refused(&path).contains("another process has it open"), "the lock was handed over");
+    assert_eq!(next.get(SPACE, "c").await.unwrap(), Some(b"3".to_vec()));
 }

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -35,7 +36,15 @@ impl Gateway {
 
     /// Starts with the `gateway.yaml` of this folder.
     pub async fn start_in(folder: Folder) -> Self {
-        let mut gateway = Self::spawn_in(folder);
+        Self::started(Self::spawn_in(folder)).await
+    }
+
+    /// The same with another binary than the one under test: a copy that can be replaced, or what starts it.
+    pub async fn start_with(folder: Folder, program: &Path, arguments: &[&str]) -> Self {
+        Self::started(Self::spawn_with(folder, program, arguments)).await
+    }
+
+    async fn started(mut gateway: Self) -> Self {
         gateway.address = bound(&gateway.logged("listening").await).expect("an address");
         let lines = gateway.lines();
         let admin = lines.iter().find(|line| line.contains("admin address"));
@@ -45,9 +54,19 @@ impl Gateway {
 
     /// The same, without waiting until it listens: for one that says so elsewhere.
     pub fn spawn_in(folder: Folder) -> Self {
+        Self::spawn_with(folder, Path::new(env!("CARGO_BIN_EXE_tollgate")), &[])
+    }
+
+    fn spawn_with(folder: Folder, program: &Path, arguments: &[&str]) -> Self {
         let file = folder.path("gateway.yaml");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_tollgate"));
-        command.args(ARGUMENTS).arg(&file).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut command = Command::new(program);
+        command
+            .args(arguments)
+            .args(ARGUMENTS)
+            .arg(&file)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         let mut child = command.spawn().expect("the gateway starts");
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let child = Arc::new(Mutex::new(child));
@@ -107,6 +126,11 @@ impl Gateway {
     /// A request, exactly so, on a connection of its own.
     pub async fn ask(&self, request: &str) -> Response {
         self.client().await.ask(request).await
+    }
+
+    /// The process that was started.
+    pub fn process(&self) -> u32 {
+        self.child.lock().unwrap().id()
     }
 
     pub fn signal(&self, name: &str) {

@@ -11,7 +11,7 @@ run:
 
 # Every test there is.
 test:
-	@scripts/setup cmake curl redis-server
+	@scripts/setup cmake curl haproxy pebble redis-server
 	cargo test --lib --bins --tests --examples
 	cargo test --doc
 

@@ -3,10 +3,12 @@
 //! [`load`](load::load) reads `gateway.yaml` and what it includes; [`crate::gateway`] compiles the result. What is typed
 //! [`Node`] here is decoded later by whoever knows its type: the settings of filters and handlers, and `match`.
 
+mod acme;
 mod balance;
 mod circuit_breaker;
 pub mod load;
 mod logs;
+mod proxy_protocol;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -20,9 +22,11 @@ use crate::state::redis::RedisForm;
 use crate::types::{Address, Bind, Network, Period, Size};
 use crate::yaml::{Located, Named, Node, Place, Rest};
 
+pub use acme::{Acme, AcmeCertificate, AcmeChallenge, Eab};
 pub use balance::{Balance, HashBy, SameSite, Sticky};
 pub use circuit_breaker::{BreakerFallback, BreakerPer, CircuitBreaker, CircuitBreakers, StaleFallback};
 pub use logs::{AccessFormat, AccessLog, AuditLog, AuditOnly, Log, LogFormat, WebhookLog};
+pub use proxy_protocol::{From as ProxyProtocolFrom, ProxyProtocol, TellClient};
 pub use upstream::{Protocol, Retry, RetryOn, Target, Timeouts, Upstream, UpstreamHost};
 
 /// `gateway.yaml`: what belongs to the gateway, and everything an included file may hold.
@@ -39,6 +43,8 @@ pub struct Root {
     /// Files to include: paths or `*` patterns, relative to this file.
     #[serde(default)]
     pub include: Vec<Located<String>>,
+    /// The authority that certificates come from which listeners get by themselves.
+    pub acme: Option<Acme>,
     /// Networks whose `X-Forwarded-*`, `Forwarded` and `X-Request-Id` are believed.
     #[serde(default)]
     pub trusted_proxies: Vec<Network>,
@@ -129,13 +135,19 @@ pub struct Listener {
     pub bind: Located<Bind>,
     /// TLS 1.2 and 1.3. Without it the listener speaks plain HTTP.
     pub tls: Option<Tls>,
+    /// Connections begin with a header of the PROXY protocol: `true` from `trusted_proxies`, or `{ from: [10.0.0.0/8] }`.
+    pub proxy_protocol: Option<ProxyProtocol>,
 }
 
 /// TLS of a listener. Files are PEM, named relative to gateway.yaml; a change in one is a reload.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Tls {
     /// Chosen by the name that the client asks for (SNI) among the DNS names of each; the first one for all other names.
+    #[serde(default = "none_written")]
     pub certificates: Located<Vec<Certificate>>,
+    /// Certificates that the gateway gets and renews by itself, by ACME; see `acme` of gateway.yaml.
+    #[serde(default)]
+    pub acme: Vec<AcmeCertificate>,
     /// Certificates of the authorities that issue those of clients.
     pub client_ca: Option<Located<String>>,
     /// Whether a client has to have a certificate. Default: `required` with `client_ca`, otherwise `none`.
@@ -403,4 +415,8 @@ fn seconds(seconds: u64) -> Period {
 /// A value that no file holds.
 fn built_in<T>(value: T) -> Located<T> {
     Located::new(value, Place::UNKNOWN)
+}
+
+fn none_written() -> Located<Vec<Certificate>> {
+    built_in(Vec::new())
 }

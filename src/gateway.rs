@@ -1,5 +1,6 @@
 //! The snapshot: one compiled, immutable configuration. A request keeps the one it started with to its end.
 
+mod acme;
 mod buckets;
 mod callers;
 mod chains;
@@ -21,6 +22,7 @@ use std::time::{Duration, SystemTime};
 
 use ipnet::IpNet;
 
+use crate::acme::{Acme, Site};
 use crate::chain::Chain;
 use crate::client::Guarded;
 use crate::config;
@@ -55,6 +57,7 @@ pub struct Services {
     pub limits: Arc<limits::Limits>,
     pub replay: Arc<Replay>,
     pub inboxes: Arc<Inboxes>,
+    pub acme: Arc<Acme>,
 }
 
 impl Services {
@@ -67,6 +70,7 @@ impl Services {
             limits: Arc::default(),
             replay: Arc::default(),
             inboxes: Arc::new(inboxes),
+            acme: Arc::default(),
         }
     }
 }
@@ -87,6 +91,8 @@ pub struct Gateway {
     pub guarded: Guarded,
     /// Query parameters whose values no log shows.
     pub hidden: Hidden,
+    /// The certificates that come by ACME. `None`: none does.
+    pub acme: Option<Arc<Site>>,
     table: Table,
     routes: Vec<Arc<Route>>,
     /// Stands for what no route matches: only the default filters.

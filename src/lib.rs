@@ -22,6 +22,8 @@ pub mod handlers;
 
 pub mod upstream;
 
+pub mod acme;
+
 pub mod config;
 
 pub mod filters;
@@ -61,6 +63,8 @@ pub mod rates;
 pub mod head;
 
 pub mod json;
+
+pub mod proxy_protocol;
 
 pub mod yaml;
 

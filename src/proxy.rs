@@ -5,6 +5,7 @@
 
 mod admit;
 mod alarm;
+mod announce;
 mod answer;
 mod audit;
 mod circuit;
@@ -26,7 +27,8 @@ mod socket;
 mod target;
 mod tenure;
 mod unprocessed;
+mod validated;
 mod webhooks;
 
-pub use connection::{Engine, EngineOptions, unread_reply};
+pub use connection::{Arrival, Engine, EngineOptions, unread_reply};
 pub use memory::body_memory;

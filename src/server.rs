@@ -4,6 +4,7 @@
 //! work to another: a connection stays on the core that accepted it, with the upstream connections it uses.
 
 mod admission;
+mod announced;
 mod descriptors;
 mod handover;
 mod listeners;
@@ -26,6 +27,7 @@ use tokio::sync::Notify;
 use tokio::time::MissedTickBehavior;
 use tracing::{error, info, warn};
 
+use crate::acme::Acme;
 use crate::admin::{self, Admin};
 use crate::clock;
 use crate::delivery::Delivery;
@@ -55,6 +57,7 @@ pub struct Options {
     pub live: Arc<Live>,
     pub limits: Arc<Limits>,
     pub inboxes: Arc<Inboxes>,
+    pub acme: Arc<Acme>,
     pub replay: Arc<Replay>,
     pub metrics: Arc<Metrics>,
     pub logs: Logs,
@@ -117,7 +120,7 @@ const RETRY_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Serves until a signal ends it. Fails when an address cannot be listened on at start.
 pub async fn run(options: Options) -> anyhow::Result<()> {
-    let Options { live, limits, replay, inboxes, metrics, logs, mut start, state_lock } = options;
+    let Options { live, limits, replay, inboxes, acme, metrics, logs, mut start, state_lock } = options;
     // First of all: until then a SIGHUP, SIGUSR1 or SIGUSR2 would end the process.
     let mut signals = Signals::new()?;
     let settings = live.current().settings.clone();
@@ -128,6 +131,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         tokio::spawn(async move { remote.keep().await });
     }
     tokio::spawn(fetch_keys(Arc::clone(&identity)));
+    acme.load(live.current().acme.clone()).await;
     tokio::join!(live.resolve_names(), identity.key_sets.tried(KEYS_PATIENCE), identity.read_keys());
     let admission = Arc::new(Admission::default());
     let workers = Workers::start(settings.threads, &live, &metrics, &logs, &admission)?;
@@ -157,6 +161,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
         serve_admin(socket, admin, &stop)?;
     }
     spawn_keepers(&live, &identity, &limits, &replay);
+    keep_certificates(&live, acme, &metrics);
     tell_expired(&settings);
     for (asked, bound) in listeners.bound() {
         info!(%asked, %bound, "listening");
@@ -267,6 +272,18 @@ fn show_figures(metrics: &Arc<Metrics>, live: &Arc<Live>, limits: &Arc<Limits>, 
     let messages = Arc::clone(replay);
     metrics.show_replay(move || messages.sample());
     metrics.show_body_memory(body_memory);
+}
+
+/// Gets and renews the certificates of the snapshot in use that come by ACME.
+fn keep_certificates(live: &Arc<Live>, acme: Arc<Acme>, metrics: &Metrics) {
+    // Weak: the metrics belong to what is compiled with them.
+    let running = Arc::downgrade(live);
+    metrics.show_acme(move || {
+        let site = running.upgrade().and_then(|live| live.current().acme.clone());
+        site.iter().flat_map(|site| &site.certificates).map(|managed| managed.sample()).collect()
+    });
+    let (live, changed) = (Arc::clone(live), live.subscribe());
+    tokio::spawn(acme.keep(move || live.current().acme.clone(), changed));
 }
 
 /// What the metrics show of the key sets of the snapshot in use.

@@ -25,6 +25,7 @@ use smallvec::SmallVec;
 use crate::clock;
 use crate::config::{self, Protocol, RetryOn, UpstreamHost};
 use crate::observe::metrics::{Metrics, TargetMetrics};
+use crate::proxy_protocol;
 use crate::yaml::{Located, Problem};
 
 pub use balance::Hints;
@@ -45,6 +46,8 @@ pub struct Upstream {
     pub timeouts: Timeouts,
     pub protocol: Protocol,
     pub host: UpstreamHost,
+    /// Connections tell targets who the client is, in this version of the PROXY protocol.
+    pub tells_client: Option<proxy_protocol::Version>,
     /// Tries in all, at least 1.
     pub attempts: u8,
     retry_on: Vec<RetryOn>,
@@ -144,6 +147,7 @@ impl Upstream {
             timeouts: spec.timeouts,
             protocol: spec.protocol,
             host: spec.host,
+            tells_client: spec.tells_client,
             attempts: spec.attempts,
             retry_on: spec.retry_on.clone(),
             targets: spec.targets.iter().zip(targets).map(target).collect(),

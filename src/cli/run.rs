@@ -81,7 +81,7 @@ fn serve(
     shared: Option<&Redis>,
     (start, state_lock): (Start, Option<OwnedFd>),
 ) -> anyhow::Result<()> {
-    let Services { metrics, identity, limits, replay, inboxes } = services;
+    let Services { metrics, identity, limits, replay, inboxes, acme } = services;
     let settings = live.current().settings.clone();
     let log = open_log(&settings.log, home)?;
     let access_log = match &settings.access_log {
@@ -122,7 +122,7 @@ fn serve(
             Err(error) if shared.is_some() => warn!(%error, "revocations could not be read; tokens are refused"),
             loaded => loaded?,
         }
-        server::run(server::Options { live, metrics, logs, limits, replay, inboxes, start, state_lock }).await
+        server::run(server::Options { live, metrics, logs, limits, replay, inboxes, acme, start, state_lock }).await
     })
 }
 

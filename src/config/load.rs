@@ -203,7 +203,8 @@ impl Reading<'_> {
     /// Reads certificates and keys. What cannot be read is told when they are compiled, at their place.
     fn attached(&self, root: &Root) -> Attached {
         let tls = root.listeners.iter().filter_map(|listener| listener.tls.as_ref());
-        let names = tls.flat_map(Tls::files).map(|name| name.value.clone());
+        let acme = root.acme.iter().filter_map(|acme| acme.ca.as_ref());
+        let names = tls.flat_map(Tls::files).chain(acme).map(|name| name.value.clone());
         names.map(|name| (name.clone(), read_bytes(&self.base.join(&name), PEM_BYTES_MAX))).collect()
     }
 
@@ -225,12 +226,13 @@ fn fragment_keys(node: &Node, problems: &mut Vec<Problem>) {
 }
 
 /// The keys of [`Root`] that a fragment may not carry.
-const ROOT_KEYS: [&str; 19] = [
+const ROOT_KEYS: [&str; 20] = [
     "version",
     "threads",
     "listeners",
     "admin",
     "include",
+    "acme",
     "trusted_proxies",
     "defaults",
     "limits",

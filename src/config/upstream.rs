@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Balance, CircuitBreakers, Sticky, built_in};
+use super::{Balance, CircuitBreakers, Sticky, TellClient, built_in};
 use crate::types::Period;
 use crate::yaml::Located;
 
@@ -32,6 +32,8 @@ pub struct Upstream {
     /// The `Host` field targets are sent: `pass` (default) what the client sent, `target` the target's address.
     #[serde(default)]
     pub host: UpstreamHost,
+    /// Connections begin with a header of the PROXY protocol that names the client; no two clients share one. Default: none.
+    pub proxy_protocol: Option<TellClient>,
 }
 
 #[derive(Clone, Debug, Deserialize, JsonSchema)]

@@ -12,7 +12,7 @@ use super::fallbacks::{Fallbacks, fallbacks};
 use super::identity::identity;
 use super::inboxes::Inboxes;
 use super::listeners::listeners;
-use super::{Gateway, Limits, Route, Services, Settings, logs, matching};
+use super::{Gateway, Limits, Route, Services, Settings, acme, logs, matching};
 use crate::chain::{Chain, Link};
 use crate::client::Guarded;
 use crate::clock;
@@ -54,7 +54,8 @@ pub fn compile(
     let metrics = &services.metrics;
     let mut problems = Vec::new();
     let identity = identity(config, &services.identity, &mut problems);
-    let settings = settings(config, previous, &mut problems);
+    let mut acme = acme::Compiler::new(&services.acme, config, &mut problems);
+    let settings = settings(config, previous, &mut acme, &mut problems);
     metrics.set_series_max(usize::try_from(config.root.metrics.series_max).unwrap_or(usize::MAX));
     let upstreams = upstreams(config, previous, metrics, &mut problems);
     let known = Known {
@@ -89,6 +90,7 @@ pub fn compile(
     buckets::check(chains.buckets(), config, &mut problems);
     let tests: Vec<&config::Test> = all(config, |fragment| &fragment.tests, &config.root.tests).collect();
     expectations::check(&tests, &names(config), &mut problems);
+    let acme = acme.finish();
     problems.sort_by_key(|problem| problem.place);
     match (table, settings) {
         (Some(table), Some(settings)) if problems.is_empty() => Ok(Gateway {
@@ -106,6 +108,7 @@ pub fn compile(
             upstreams: in_order(config, &upstreams),
             inboxes,
             fallbacks,
+            acme,
         }),
         _ => Err((sources, problems)),
     }
@@ -413,10 +416,15 @@ impl Handler for Nothing {
     }
 }
 
-fn settings(config: &Config, previous: Option<&Gateway>, problems: &mut Vec<Problem>) -> Option<Settings> {
+fn settings(
+    config: &Config,
+    previous: Option<&Gateway>,
+    acme: &mut acme::Compiler<'_>,
+    problems: &mut Vec<Problem>,
+) -> Option<Settings> {
     let root = &config.root;
     let before = problems.len();
-    let listeners = listeners(config, previous, problems);
+    let listeners = listeners(config, previous, acme, problems);
     let threads = match &root.threads {
         Some(threads) if !(1..=THREADS_MAX).contains(&threads.value) => {
             problems.push(Problem::new(threads.place, format!("`threads` must be 1 to {THREADS_MAX}")));

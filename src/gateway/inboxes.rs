@@ -29,6 +29,13 @@ impl Inboxes {
 
     /// All of them. Reports names that stand twice.
     pub fn finish(self, problems: &mut Vec<Problem>) -> Vec<Arc<Inbox>> {
+        for (name, _) in self.0.iter().filter(|(_, inbox)| inbox.upstream.tells_client.is_some()) {
+            let message = format!(
+                "the upstream of inbox `{}` has `proxy_protocol`, and a delivery has no client to tell of",
+                name.value
+            );
+            problems.push(Problem::new(name.place, message).with_hint("deliver to an upstream without it"));
+        }
         let named = self.0.iter().map(|(name, inbox)| (name, Arc::clone(inbox)));
         unique("inbox", named, problems).into_iter().map(|(_, inbox)| inbox).collect()
     }

@@ -5,10 +5,14 @@ mod tls;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
+
 use super::Gateway;
+use super::acme::Compiler;
 use crate::config::load::Config;
-use crate::types::Bind;
-use crate::yaml::{Located, Problem};
+use crate::config::{self, ProxyProtocolFrom};
+use crate::types::{Bind, Network};
+use crate::yaml::{Located, Place, Problem};
 
 pub use tls::Tls;
 
@@ -19,10 +23,17 @@ pub struct Listener {
     pub address: SocketAddr,
     /// `None`: plain HTTP.
     pub tls: Option<Arc<Tls>>,
+    /// Who connects here, and begins each connection with a header of the PROXY protocol. `None`: clients themselves.
+    pub proxies: Option<Arc<[IpNet]>>,
 }
 
 /// Compiles the listeners. One whose TLS did not change keeps it, and with it the sessions that clients may resume.
-pub fn listeners(config: &Config, previous: Option<&Gateway>, problems: &mut Vec<Problem>) -> Vec<Listener> {
+pub fn listeners(
+    config: &Config,
+    previous: Option<&Gateway>,
+    acme: &mut Compiler<'_>,
+    problems: &mut Vec<Problem>,
+) -> Vec<Listener> {
     let root = &config.root;
     if root.listeners.is_empty() {
         problems.push(
@@ -45,8 +56,37 @@ pub fn listeners(config: &Config, previous: Option<&Gateway>, problems: &mut Vec
     let compiled = root.listeners.iter().map(|written| {
         let address = written.bind.value.0;
         let known = known.iter().find(|known| known.address == address).and_then(|known| known.tls.as_ref());
-        let tls = written.tls.as_ref().and_then(|tls| Tls::compile(tls, &config.attached, known, problems));
-        Listener { address, tls }
+        let tls = written.tls.as_ref().and_then(|tls| {
+            let managed = acme.certificates(&tls.acme, problems);
+            if tls.certificates.place == Place::UNKNOWN && tls.acme.is_empty() {
+                let problem = Problem::new(written.bind.place, "a listener with `tls` needs a certificate");
+                problems.push(problem.with_hint("write `certificates: [{ cert: site.pem, key: site.key }]`"));
+                return None;
+            }
+            Tls::compile(tls, &config.attached, managed, known, problems)
+        });
+        Listener { address, tls, proxies: proxies(written, &root.trusted_proxies, problems) }
     });
     compiled.collect()
+}
+
+/// Who begins connections with a header of the PROXY protocol.
+fn proxies(written: &config::Listener, trusted: &[Network], problems: &mut Vec<Problem>) -> Option<Arc<[IpNet]>> {
+    let setting = written.proxy_protocol.as_ref()?;
+    let (networks, place) = match setting.from() {
+        Ok(ProxyProtocolFrom::Off) => return None,
+        Ok(ProxyProtocolFrom::Trusted) => (trusted.to_vec(), setting.0.place),
+        Ok(ProxyProtocolFrom::These(networks)) => (networks.value, networks.place),
+        Err(found) => {
+            problems.extend(found);
+            return None;
+        }
+    };
+    if networks.is_empty() {
+        problems.push(
+            Problem::new(place, "nobody could connect here: no network may send the header of the PROXY protocol")
+                .with_hint("write `proxy_protocol: { from: [10.0.0.0/8] }` with the addresses of your load balancers"),
+        );
+    }
+    Some(networks.iter().map(|network| network.0).collect())
 }

@@ -4,6 +4,7 @@
 //! add. Handles are kept by name: a reload that keeps a name keeps its counts, and the series of a name are gone when
 //! the last holder of its handle is.
 
+mod acme;
 mod breakers;
 mod concurrency;
 mod inbox;
@@ -28,6 +29,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use prometheus::TextEncoder;
 use prometheus::proto::{LabelPair, Metric, MetricFamily};
 
+pub use self::acme::AcmeSample;
 pub use self::breakers::{BreakerSample, BreakersSample};
 pub use self::concurrency::{ConcurrencySample, WaitEnd, Waits};
 pub use self::inbox::{InboxMetrics, InboxSample};
@@ -72,6 +74,7 @@ pub struct Metrics {
     access_log_dropped: Dropped,
     audit_log_dropped: Dropped,
     webhook_log_dropped: Dropped,
+    acme: OnceLock<Box<dyn Fn() -> Vec<AcmeSample> + Send + Sync>>,
     key_sets: OnceLock<Box<dyn Fn() -> Vec<KeySetSample> + Send + Sync>>,
     concurrency: OnceLock<Box<dyn Fn() -> Vec<ConcurrencySample> + Send + Sync>>,
     breakers: OnceLock<Box<dyn Fn() -> Vec<BreakersSample> + Send + Sync>>,
@@ -122,6 +125,7 @@ impl Metrics {
             access_log_dropped: OnceLock::new(),
             audit_log_dropped: OnceLock::new(),
             webhook_log_dropped: OnceLock::new(),
+            acme: OnceLock::new(),
             key_sets: OnceLock::new(),
             concurrency: OnceLock::new(),
             breakers: OnceLock::new(),
@@ -218,6 +222,11 @@ impl Metrics {
         let _ = self.webhook_log_dropped.set(Box::new(dropped));
     }
 
+    /// Where to ask how it goes with certificates that come by ACME. The first one given stays.
+    pub fn show_acme(&self, samples: impl Fn() -> Vec<AcmeSample> + Send + Sync + 'static) {
+        let _ = self.acme.set(Box::new(samples));
+    }
+
     /// Where to ask how it goes with the key sets that are fetched. The first one given stays.
     pub fn show_key_sets(&self, samples: impl Fn() -> Vec<KeySetSample> + Send + Sync + 'static) {
         let _ = self.key_sets.set(Box::new(samples));
@@ -280,6 +289,7 @@ impl Metrics {
         families.extend(webhooks::families(&routes));
         families.extend(limits::families(&limits));
         families.extend(upstream::families(&upstreams, &targets));
+        families.extend(acme::families(&self.acme.get().map(|samples| samples()).unwrap_or_default()));
         families.extend(keysets::families(&self.key_sets.get().map(|samples| samples()).unwrap_or_default()));
         families.extend(concurrency::families(&self.concurrency.get().map(|samples| samples()).unwrap_or_default()));
         families.extend(breakers::families(&self.breakers.get().map(|samples| samples()).unwrap_or_default()));

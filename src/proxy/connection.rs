@@ -19,7 +19,7 @@ use tokio::sync::watch;
 
 use super::edge::{Connection, EdgeLimits, EdgeStream, Ending, H2_STREAMS_MAX, Malformed, MalformedKind};
 use super::phases::App;
-use super::socket::{Socket, handshake};
+use super::socket::{Socket, VALIDATED, handshake};
 use crate::clock;
 use crate::context::{RequestId, Scheme};
 use crate::gateway::Tls;
@@ -27,6 +27,7 @@ use crate::live::Live;
 use crate::observe::access::AccessLog;
 use crate::observe::metrics::{ListenerMetrics, Metrics};
 use crate::observe::webhooks::WebhookLog;
+use crate::proxy_protocol::Ends;
 use crate::reply::{Code, Rejection};
 
 /// Idle upstream connections kept by each worker.
@@ -44,6 +45,29 @@ pub struct EngineOptions {
     pub metrics: Arc<Metrics>,
     pub access_log: Option<Arc<AccessLog>>,
     pub webhook_log: Option<Arc<WebhookLog>>,
+}
+
+/// Where a connection came from, and where it arrived.
+#[derive(Clone, Copy, Debug)]
+pub struct Arrival {
+    pub peer: SocketAddr,
+    /// The address the client connected to, where a proxy says so.
+    told: Option<SocketAddr>,
+}
+
+impl Arrival {
+    pub fn direct(peer: SocketAddr) -> Self {
+        Self { peer, told: None }
+    }
+
+    /// As the header of a proxy says; without addresses the connection is the proxy's own.
+    pub fn announced(peer: SocketAddr, ends: Option<Ends>) -> Self {
+        ends.map_or(Self::direct(peer), |ends| Self { peer: ends.source, told: Some(ends.destination) })
+    }
+
+    fn reached(&self, stream: &TcpStream) -> Option<SocketAddr> {
+        self.told.or_else(|| stream.local_addr().ok())
+    }
 }
 
 /// Speaks HTTP with the clients of one worker thread.
@@ -80,8 +104,10 @@ impl Engine {
     }
 
     /// Serves one client until it leaves, or until it is idle while the engine drains.
-    pub async fn serve(&self, stream: TcpStream, peer: SocketAddr) {
-        let connection = Arc::new(Connection::new(peer, self.limits(), Scheme::Http));
+    pub async fn serve(&self, stream: TcpStream, arrival: Arrival) {
+        let mut connection = Connection::new(arrival.peer, self.limits(), Scheme::Http);
+        connection.reached = arrival.reached(&stream);
+        let connection = Arc::new(connection);
         let Some(mut stream) = self.stream(Socket::Plain(stream), &connection) else { return };
         let mut shutdown = self.shutdown.subscribe();
         let h2 = tokio::select! {
@@ -96,19 +122,22 @@ impl Engine {
     }
 
     /// The same over TLS. The handshake has as long as a request head.
-    pub async fn serve_tls(&self, stream: TcpStream, peer: SocketAddr, tls: &Tls, metrics: &ListenerMetrics) {
+    pub async fn serve_tls(&self, stream: TcpStream, arrival: Arrival, tls: &Tls, metrics: &ListenerMetrics) {
+        let reached = arrival.reached(&stream);
         let limits = self.limits();
         let mut shutdown = self.shutdown.subscribe();
         let secured = tokio::select! {
             biased;
-            secured = handshake(stream, &tls.config, limits.header_timeout) => secured,
+            secured = handshake(stream, &tls.config, tls.challenge.as_ref(), limits.header_timeout) => secured,
             () = too_late(&mut shutdown) => return,
         };
         let secured = match secured {
             Ok(secured) => secured,
+            Err(VALIDATED) => return,
             Err(reason) => return metrics.handshake_failed(reason),
         };
-        let mut connection = Connection::new(peer, limits, Scheme::Https);
+        let mut connection = Connection::new(arrival.peer, limits, Scheme::Https);
+        connection.reached = reached;
         connection.certificate = secured.certificate;
         connection.set_h2(secured.h2);
         let connection = Arc::new(connection);

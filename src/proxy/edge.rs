@@ -57,6 +57,8 @@ pub struct Connection {
     pub peer: SocketAddr,
     /// The peer's address as upstreams are told.
     pub peer_text: PeerText,
+    /// The address that the client connected to.
+    pub reached: Option<SocketAddr>,
     pub scheme: Scheme,
     /// What the client has proved in the handshake.
     pub certificate: Option<Arc<ClientCertificate>>,
@@ -96,6 +98,7 @@ impl Connection {
         Self {
             peer,
             peer_text: PeerText::new(peer.ip()),
+            reached: None,
             scheme,
             certificate: None,
             limits,

@@ -16,6 +16,7 @@ use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorSource, ErrorType};
 
 use super::admit::{self, Raw};
+use super::announce;
 use super::answer::{answered, finish_head};
 use super::audit;
 use super::decide::{Decision, decide};
@@ -29,6 +30,7 @@ use super::report;
 use super::target::{hints, is_whole, sticky_cookie, tells_its_end};
 use super::tenure::Tenure;
 use super::unprocessed::is_unprocessed;
+use super::validated;
 use super::webhooks;
 use crate::caller::Credential;
 use crate::client;
@@ -67,8 +69,12 @@ impl ProxyHttp for App {
         admit::begin(session, x);
         let raw = Raw::look(session, x);
         let mut head = heads::take(session.req_header_mut());
-        let decision = match admit::admit(&mut head, &raw, x) {
-            Ok(()) => decide(session, &mut head, x).await,
+        let admitted = admit::admit(&mut head, &raw, x);
+        let decision = match admitted.or_else(|rejection| validated::pass(&head, rejection, x)) {
+            Ok(()) => match validated::answer(&head, x) {
+                Some(reply) => Decision::Reply(reply),
+                None => decide(session, &mut head, x).await,
+            },
             Err(rejection) => {
                 // A refusal before any filter ran passes the response hooks of the default ones.
                 let fallback = x.gateway.fallback();
@@ -155,6 +161,9 @@ impl ProxyHttp for App {
             session.req_header_mut().insert_header(HOST, chosen.address.to_string())?;
         }
         let mut peer = peer(upstream, chosen.address, remaining);
+        if let Some(version) = upstream.tells_client {
+            announce::begin(&mut peer, version, x.connection.as_deref(), x.context.as_ref());
+        }
         match &x.connection {
             Some(connection) if !connection.is_h2() => {
                 if x.replayed.is_none() && session.is_body_done() {
@@ -174,9 +183,10 @@ impl ProxyHttp for App {
         reused: bool,
         _: &HttpPeer,
         _: std::os::unix::io::RawFd,
-        _: Option<&Digest>,
+        digest: Option<&Digest>,
         x: &mut Box<Exchange>,
     ) -> pingora::Result<()> {
+        announce::check(x, digest)?;
         if let Some(target) = x.forward.as_ref().and_then(|forward| forward.target.as_ref()) {
             target.connected(reused);
         }

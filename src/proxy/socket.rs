@@ -7,12 +7,14 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use rustls::server::Acceptor;
 use rustls::{CertificateError, ServerConfig};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor};
 
+use crate::acme::{PROTOCOL, is_challenge};
 use crate::caller::ClientCertificate;
 
 /// A connection to a client. One match for each call, no box and no table of functions on the plain path.
@@ -30,19 +32,32 @@ pub struct Secured {
     pub certificate: Option<Arc<ClientCertificate>>,
 }
 
+/// A handshake that was no client's: an authority has seen what it came for.
+pub const VALIDATED: &str = "validated";
+
 /// Makes the handshake; the error is the reason as it is counted.
 pub async fn handshake(
     stream: TcpStream,
     config: &Arc<ServerConfig>,
+    challenge: Option<&Arc<ServerConfig>>,
     within: Duration,
 ) -> Result<Secured, &'static str> {
-    let accepting = TlsAcceptor::from(Arc::clone(config)).accept(stream);
+    let accepting = async {
+        match challenge {
+            None => TlsAcceptor::from(Arc::clone(config)).accept(stream).await,
+            Some(challenge) => accept_either(stream, config, challenge).await,
+        }
+    };
     let stream = match tokio::time::timeout(within, accepting).await {
         Err(_) => return Err("timeout"),
         Ok(Err(error)) => return Err(reason(&error)),
         Ok(Ok(stream)) => stream,
     };
     let (_, session) = stream.get_ref();
+    if challenge.is_some() && session.alpn_protocol() == Some(PROTOCOL) {
+        // RFC 8737 §3: nothing is exchanged on such a connection.
+        return Err(VALIDATED);
+    }
     let h2 = session.alpn_protocol() == Some(b"h2");
     let certificate = match session.peer_certificates().and_then(<[_]>::first) {
         None => None,
@@ -50,6 +65,17 @@ pub async fn handshake(
         Some(leaf) => Some(Arc::new(ClientCertificate::parse(leaf).ok_or("certificate_invalid")?)),
     };
     Ok(Secured { socket: Socket::Tls(Box::new(stream)), h2, certificate })
+}
+
+/// Makes the handshake of an authority that validates a name, or that of a client.
+async fn accept_either(
+    stream: TcpStream,
+    config: &Arc<ServerConfig>,
+    challenge: &Arc<ServerConfig>,
+) -> io::Result<TlsStream<TcpStream>> {
+    let begun = LazyConfigAcceptor::new(Acceptor::default(), stream).await?;
+    let config = if is_challenge(&begun.client_hello()) { challenge } else { config };
+    begun.into_stream(Arc::clone(config)).await
 }
 
 fn reason(error: &io::Error) -> &'static str {

@@ -36,7 +36,8 @@ impl Full {
 /// Held as long as a connection is open.
 pub struct Permit {
     admission: Arc<Admission>,
-    address: IpAddr,
+    /// `None` until it is known whose connection it is.
+    address: Option<IpAddr>,
 }
 
 impl Admission {
@@ -54,7 +55,17 @@ impl Admission {
         }
         *count = count.saturating_add(1);
         self.open.fetch_add(1, Ordering::Relaxed);
-        Ok(Permit { admission: Arc::clone(self), address })
+        Ok(Permit { admission: Arc::clone(self), address: Some(address) })
+    }
+
+    /// Lets a connection in of which it is not known yet whose it is.
+    pub fn enter_unnamed(self: &Arc<Self>, max: usize) -> Result<Permit, Full> {
+        let _entering = self.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.open.load(Ordering::Relaxed) >= max {
+            return Err(Full::All);
+        }
+        self.open.fetch_add(1, Ordering::Relaxed);
+        Ok(Permit { admission: Arc::clone(self), address: None })
     }
 
     /// Connections that are open now.
@@ -74,13 +85,33 @@ impl Admission {
     }
 }
 
+impl Permit {
+    /// Says whose connection it is. The permit goes with the error.
+    pub fn name(mut self, address: IpAddr, max_of_address: usize) -> Result<Self, Full> {
+        let address = address.to_canonical();
+        let mut by_address = self.admission.by_address.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = by_address.get(&address).copied().unwrap_or_default();
+        if count >= max_of_address {
+            // Its end takes the lock.
+            drop(by_address);
+            return Err(Full::Address);
+        }
+        by_address.insert(address, count.saturating_add(1));
+        drop(by_address);
+        self.address = Some(address);
+        Ok(self)
+    }
+}
+
 impl Drop for Permit {
     fn drop(&mut self) {
         let mut by_address = self.admission.by_address.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = by_address.get_mut(&self.address) {
+        if let Some(address) = self.address
+            && let Some(count) = by_address.get_mut(&address)
+        {
             *count = count.saturating_sub(1);
             if *count == 0 {
-                by_address.remove(&self.address);
+                by_address.remove(&address);
             }
         }
         if self.admission.open.fetch_sub(1, Ordering::Relaxed) == 1 {
@@ -108,6 +139,21 @@ mod tests {
         assert_eq!(admission.enter(address(3), 3, 2).err(), Some(Full::All));
         drop(first);
         assert!(admission.enter(address(1), 3, 2).is_ok());
+    }
+
+    #[test]
+    fn a_connection_that_is_named_later_counts_from_the_first() {
+        let admission = Arc::new(Admission::default());
+        let first = admission.enter_unnamed(2).unwrap();
+        let second = admission.enter_unnamed(2).unwrap();
+        assert_eq!(admission.enter_unnamed(2).err(), Some(Full::All));
+        assert_eq!(admission.enter(address(1), 2, 2).err(), Some(Full::All));
+        let first = first.name(address(1), 1).unwrap();
+        assert_eq!(second.name(address(1), 1).err(), Some(Full::Address));
+        assert_eq!(admission.open(), 1, "who is refused is gone");
+        drop(first);
+        assert_eq!(admission.open(), 0);
+        assert!(admission.by_address.lock().unwrap().is_empty());
     }
 
     #[test]

@@ -14,12 +14,14 @@ use tokio::runtime;
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, warn};
 
-use super::admission::Admission;
+use super::admission::{Admission, Full, Permit};
+use super::announced::{self, Episodes, Failure};
 use super::{BACKLOG, Logs};
+use crate::clock;
 use crate::gateway::Listener;
 use crate::live::Live;
 use crate::observe::metrics::{ListenerMetrics, Metrics};
-use crate::proxy::{Engine, EngineOptions, unread_reply};
+use crate::proxy::{Arrival, Engine, EngineOptions, unread_reply};
 use crate::reply::{Code, Rejection};
 
 /// How long a worker waits when the system has no more descriptors.
@@ -50,6 +52,7 @@ impl Workers {
         admission: &Arc<Admission>,
     ) -> std::io::Result<Self> {
         let mut commands = Vec::with_capacity(threads);
+        let episodes = Arc::new(Episodes::default());
         for index in 0..threads {
             let (sender, receiver) = mpsc::unbounded_channel();
             let options = EngineOptions {
@@ -58,10 +61,11 @@ impl Workers {
                 access_log: logs.access.clone(),
                 webhook_log: logs.webhooks.clone(),
             };
-            let (live, admission) = (Arc::clone(live), Arc::clone(admission));
+            let shared =
+                Shared { live: Arc::clone(live), admission: Arc::clone(admission), episodes: Arc::clone(&episodes) };
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                runtime.block_on(work(receiver, Arc::new(Engine::new(options)), live, admission));
+                runtime.block_on(work(receiver, Arc::new(Engine::new(options)), shared));
             })?;
             commands.push(sender);
         }
@@ -114,20 +118,22 @@ impl Workers {
     }
 }
 
-async fn work(
-    mut commands: mpsc::UnboundedReceiver<Command>,
-    engine: Arc<Engine>,
+/// What all workers have in common.
+#[derive(Clone)]
+struct Shared {
     live: Arc<Live>,
     admission: Arc<Admission>,
-) {
+    episodes: Arc<Episodes>,
+}
+
+async fn work(mut commands: mpsc::UnboundedReceiver<Command>, engine: Arc<Engine>, shared: Shared) {
     let mut listening: HashMap<SocketAddr, (oneshot::Sender<()>, tokio::task::JoinHandle<()>)> = HashMap::new();
     while let Some(command) = commands.recv().await {
         match command {
             Command::Listen(listener, socket, metrics) => {
                 let (stop, stopped) = oneshot::channel();
                 let address = listener.address;
-                let (live, admission, engine) = (Arc::clone(&live), Arc::clone(&admission), Arc::clone(&engine));
-                let accepting = Accepting { live, admission, engine, metrics, listener };
+                let accepting = Accepting { shared: shared.clone(), engine: Arc::clone(&engine), metrics, listener };
                 match TcpListener::from_std(socket) {
                     Ok(socket) => {
                         let task = tokio::spawn(accepting.accept(socket, stopped));
@@ -159,8 +165,7 @@ async fn work(
 }
 
 struct Accepting {
-    live: Arc<Live>,
-    admission: Arc<Admission>,
+    shared: Shared,
     engine: Arc<Engine>,
     metrics: Arc<ListenerMetrics>,
     /// As it was when the last connection came.
@@ -196,38 +201,94 @@ impl Accepting {
     }
 
     fn admit(&mut self, stream: TcpStream, peer: SocketAddr) {
-        let current = self.live.current();
+        let current = self.shared.live.current();
         let limits = &current.settings.limits;
         // One that the configuration does not have any more stays what it was, for who had connected already.
         let listeners = &current.settings.listeners;
         if let Some(listener) = listeners.iter().find(|listener| listener.address == self.listener.address) {
             self.listener.clone_from(listener);
         }
-        let permit = self.admission.enter(peer.ip(), limits.connections_max, limits.connections_per_address_max);
-        match permit {
-            Ok(permit) => {
-                // Small answers must not wait for the acknowledgement of earlier ones. Fails only on a dead socket.
-                let _ = stream.set_nodelay(true);
-                let (engine, metrics) = (Arc::clone(&self.engine), Arc::clone(&self.metrics));
-                let tls = self.listener.tls.clone();
-                let open = metrics.accepted();
-                tokio::spawn(async move {
-                    match tls {
-                        None => engine.serve(stream, peer).await,
-                        Some(tls) => engine.serve_tls(stream, peer, &tls, &metrics).await,
-                    }
-                    drop((permit, open));
-                });
+        let admission = &self.shared.admission;
+        let (max, max_of_address) = (limits.connections_max, limits.connections_per_address_max);
+        match &self.listener.proxies {
+            None => match admission.enter(peer.ip(), max, max_of_address) {
+                Ok(permit) => drop(tokio::spawn(self.client().serve(stream, Arrival::direct(peer), permit))),
+                Err(full) => drop(tokio::spawn(self.client().turn_away(stream, full))),
+            },
+            Some(proxies) if !proxies.iter().any(|network| network.contains(&peer.ip().to_canonical())) => {
+                self.client().close(peer, Failure::Untrusted);
             }
-            Err(full) => {
-                self.metrics.refused(full.reason());
-                let rejection = Rejection::new(Code::OVERLOADED, "the gateway has too many connections");
-                let rejection = rejection.with_field(RETRY_AFTER, HeaderValue::from_static("1"));
-                // Who expects a handshake could not read it.
-                let answer = if self.listener.tls.is_some() { Vec::new() } else { unread_reply(rejection, &self.live) };
-                tokio::spawn(turn_away(stream, answer));
-            }
+            Some(_) => match admission.enter_unnamed(max) {
+                Ok(permit) => {
+                    let within = limits.header_timeout;
+                    drop(tokio::spawn(self.client().announced(stream, peer, permit, within, max_of_address)));
+                }
+                Err(full) => drop(tokio::spawn(self.client().turn_away(stream, full))),
+            },
         }
+    }
+
+    fn client(&self) -> Client {
+        let (engine, metrics) = (Arc::clone(&self.engine), Arc::clone(&self.metrics));
+        Client { shared: self.shared.clone(), engine, metrics, listener: self.listener.clone() }
+    }
+}
+
+/// What becomes of one connection.
+struct Client {
+    shared: Shared,
+    engine: Arc<Engine>,
+    metrics: Arc<ListenerMetrics>,
+    listener: Listener,
+}
+
+impl Client {
+    async fn serve(self, stream: TcpStream, arrival: Arrival, permit: Permit) {
+        // Small answers must not wait for the acknowledgement of earlier ones. Fails only on a dead socket.
+        let _ = stream.set_nodelay(true);
+        let open = self.metrics.accepted();
+        match &self.listener.tls {
+            None => self.engine.serve(stream, arrival).await,
+            Some(tls) => self.engine.serve_tls(stream, arrival, tls, &self.metrics).await,
+        }
+        drop((permit, open));
+    }
+
+    /// One that begins with the header of a proxy.
+    async fn announced(
+        self,
+        mut stream: TcpStream,
+        peer: SocketAddr,
+        permit: Permit,
+        within: Duration,
+        max_of_address: usize,
+    ) {
+        let arrival = match announced::header(&mut stream, within).await {
+            Ok(ends) => Arrival::announced(peer, ends),
+            Err(failure) => return self.close(peer, failure),
+        };
+        match permit.name(arrival.peer.ip(), max_of_address) {
+            Ok(permit) => self.serve(stream, arrival, permit).await,
+            Err(full) => self.turn_away(stream, full).await,
+        }
+    }
+
+    /// Counts one that is closed without a word: who speaks another protocol would not understand it.
+    fn close(&self, peer: SocketAddr, failure: Failure) {
+        if let Some(reason) = failure.reason() {
+            self.metrics.refused(reason);
+        }
+        self.shared.episodes.tell(self.listener.address, peer, failure, clock::now());
+    }
+
+    async fn turn_away(self, stream: TcpStream, full: Full) {
+        self.metrics.refused(full.reason());
+        let rejection = Rejection::new(Code::OVERLOADED, "the gateway has too many connections");
+        let rejection = rejection.with_field(RETRY_AFTER, HeaderValue::from_static("1"));
+        // Who expects a handshake could not read it.
+        let tls = self.listener.tls.is_some();
+        let answer = if tls { Vec::new() } else { unread_reply(rejection, &self.shared.live) };
+        turn_away(stream, answer).await;
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::balance::{Tier, Way};
 use super::breaker::Breakers;
 use super::{Timeouts, sticky};
-use crate::config::{self, Protocol, RetryOn, UpstreamHost};
+use crate::config::{self, Protocol, RetryOn, TellClient, UpstreamHost};
+use crate::proxy_protocol;
 use crate::yaml::{Located, Problem};
 
 /// Most tries of one request.
@@ -30,6 +31,7 @@ pub struct Spec {
     pub attempts: u8,
     pub retry_on: Vec<RetryOn>,
     pub breakers: Breakers,
+    pub tells_client: Option<proxy_protocol::Version>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -93,6 +95,10 @@ impl Spec {
             attempts,
             retry_on: written.retry.on.clone(),
             breakers: Breakers::check(written.circuit_breaker.as_ref(), problems),
+            tells_client: written.proxy_protocol.map(|version| match version {
+                TellClient::V1 => proxy_protocol::Version::V1,
+                TellClient::V2 => proxy_protocol::Version::V2,
+            }),
         }
     }
 

@@ -6,6 +6,7 @@ mod disk;
 mod folder;
 mod gateway;
 mod h2c;
+mod pebble;
 mod redis;
 mod tls;
 mod upstream;
@@ -18,8 +19,9 @@ pub use disk::Disk;
 pub use folder::Folder;
 pub use gateway::Gateway;
 pub use h2c::{H2Client, H2Response};
+pub use pebble::{Pebble, Site};
 pub use redis::RedisServer;
-pub use tls::{Authority, Pair, TlsClient};
+pub use tls::{Authority, Pair, TlsClient, plain};
 pub use upstream::{Conn, Request, Upstream, answer};
 pub use wire::{Broken, Framing};
 

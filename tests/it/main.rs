@@ -13,6 +13,7 @@
 
 mod harness;
 
+mod acme;
 mod admin_inboxes;
 mod admin_limits;
 mod auth;
@@ -32,6 +33,7 @@ mod keys;
 mod limits;
 mod malformed;
 mod observe;
+mod proxy_protocol;
 mod proxying;
 mod quota;
 mod reload;

@@ -14,6 +14,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, RootCertStore, ServerConfig};
 use sha2::{Digest, Sha256};
 
+use crate::acme::{Managed, Resolver};
 use crate::caller::{ClientCertificate, SubjectName};
 use crate::config::load::Attached;
 use crate::config::{self, ClientAuth};
@@ -25,6 +26,8 @@ const SESSIONS_MAX: usize = 10_240;
 /// TLS of a listener, ready to be used.
 pub struct Tls {
     pub config: Arc<ServerConfig>,
+    /// What answers an authority that validates a name in a handshake. `None`: none does.
+    pub challenge: Option<Arc<ServerConfig>>,
     /// Each certificate by the name of its file, and when it ends.
     pub ends: Vec<(String, SystemTime)>,
     /// Over everything it was compiled from.
@@ -42,16 +45,21 @@ impl Tls {
     pub fn compile(
         written: &config::Tls,
         files: &Attached,
+        acme: Vec<Arc<Managed>>,
         known: Option<&Arc<Self>>,
         problems: &mut Vec<Problem>,
     ) -> Option<Arc<Self>> {
-        let digest = digest(written, files);
+        let digest = digest(written, files, &acme);
         if let Some(known) = known.filter(|known| known.digest == digest) {
             return Some(Arc::clone(known));
         }
         let provider = Arc::new(aws_lc_rs::default_provider());
         let mut reading = Reading { files, provider: &provider, problems };
-        let certificates = reading.certificates(&written.certificates);
+        let certificates = if written.certificates.value.is_empty() && !written.acme.is_empty() {
+            Some(Certificates::new(Vec::new()))
+        } else {
+            reading.certificates(&written.certificates)
+        };
         let verifier = reading.verifier(written);
         let (certificates, verifier) = (certificates?, verifier?);
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
@@ -67,15 +75,17 @@ impl Tls {
             None => builder.with_no_client_auth(),
         };
         let ends = certificates.all.iter().map(|known| (known.file.clone(), known.not_after)).collect();
-        let mut config = builder.with_cert_resolver(Arc::new(certificates));
+        let challenge = acme.first().map(|managed| managed.challenge_config()).transpose();
+        let challenge = challenge.ok().flatten();
+        let mut config = builder.with_cert_resolver(Resolver::before(acme, Arc::new(certificates)));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
-        Some(Arc::new(Self { config: Arc::new(config), ends, digest }))
+        Some(Arc::new(Self { config: Arc::new(config), challenge, ends, digest }))
     }
 }
 
 /// Over names, contents and settings.
-fn digest(written: &config::Tls, files: &Attached) -> [u8; 32] {
+fn digest(written: &config::Tls, files: &Attached, acme: &[Arc<Managed>]) -> [u8; 32] {
     let mut hasher = Sha256::new();
     let mut add = |part: &[u8]| {
         hasher.update((part.len() as u64).to_le_bytes());
@@ -86,6 +96,8 @@ fn digest(written: &config::Tls, files: &Attached) -> [u8; 32] {
         add(files.get(&name.value).and_then(|content| content.as_deref().ok()).unwrap_or_default());
     }
     add(format!("{:?} {}", written.client_auth.map(|auth| auth.value), written.client_ca.is_some()).as_bytes());
+    // Those that come by ACME are what they are, whatever is in them now.
+    acme.iter().for_each(|managed| add(managed.key().as_bytes()));
     hasher.finalize().into()
 }
 

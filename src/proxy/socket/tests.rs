@@ -92,7 +92,7 @@ async fn meet(
     });
     let (stream, _) = listener.accept().await.unwrap();
     let tls = gateway.settings.listeners[0].tls.as_ref().unwrap();
-    handshake(stream, &tls.config, PATIENCE).await
+    handshake(stream, &tls.config, None, PATIENCE).await
 }
 
 fn named(params: &mut CertificateParams) {
@@ -170,7 +170,7 @@ async fn a_handshake_has_an_end() {
     let silent = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let (stream, _) = listener.accept().await.unwrap();
     let tls = gateway.settings.listeners[0].tls.as_ref().unwrap();
-    let ended = handshake(stream, &tls.config, Duration::from_millis(50)).await;
+    let ended = handshake(stream, &tls.config, None, Duration::from_millis(50)).await;
     assert_eq!(ended.err(), Some("timeout"));
     drop(silent);
 }

@@ -18,7 +18,7 @@ use crate::gateway::Services;
 use crate::head::RequestHead;
 use crate::identity::Identity;
 use crate::live::Cause;
-use crate::proxy::{Engine, EngineOptions};
+use crate::proxy::{Arrival, Engine, EngineOptions};
 use crate::reply::{Code, Rejection};
 
 /// Stands for a filter that knows the caller by the path: `/svc-a` is the certificate with the subject `CN=svc-a`.
@@ -120,7 +120,7 @@ impl Site {
         tokio::task::spawn_local(async move {
             while let Ok((stream, peer)) = listener.accept().await {
                 let engine = Arc::clone(&serving);
-                tokio::task::spawn_local(async move { engine.serve(stream, peer).await });
+                tokio::task::spawn_local(async move { engine.serve(stream, Arrival::direct(peer)).await });
             }
         });
         (Self { folder, live, metrics, engine, address }, told)

@@ -57,11 +57,16 @@ pub struct TlsClient(ClientConfig);
 
 impl TlsClient {
     pub fn trusting(authority: &Authority) -> Self {
-        Self::build(authority, None)
+        Self::build(authority.certificate.der().clone(), None)
     }
 
     pub fn with_certificate(authority: &Authority, pair: &Pair) -> Self {
-        Self::build(authority, Some(pair))
+        Self::build(authority.certificate.der().clone(), Some(pair))
+    }
+
+    /// One that trusts an authority of which there is only the certificate.
+    pub fn trusting_root(root: CertificateDer<'static>, pair: Option<&Pair>) -> Self {
+        Self::build(root, pair)
     }
 
     /// Offers HTTP/2 alone.
@@ -70,9 +75,9 @@ impl TlsClient {
         self
     }
 
-    fn build(authority: &Authority, pair: Option<&Pair>) -> Self {
+    fn build(root: CertificateDer<'static>, pair: Option<&Pair>) -> Self {
         let mut roots = RootCertStore::empty();
-        roots.add(authority.certificate.der().clone()).unwrap();
+        roots.add(root).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let builder = builder.with_root_certificates(roots);
@@ -86,9 +91,13 @@ impl TlsClient {
     }
 
     pub async fn connect(&self, address: SocketAddr, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
+        self.over(TcpStream::connect(address).await?, name).await
+    }
+
+    /// The same on a connection that is there already.
+    pub async fn over(&self, stream: TcpStream, name: &str) -> std::io::Result<TlsStream<TcpStream>> {
         let name = ServerName::try_from(name.to_owned()).unwrap();
         let connector = TlsConnector::from(Arc::new(self.0.clone()));
-        let stream = TcpStream::connect(address).await?;
         within("a TLS handshake", connector.connect(name, stream)).await
     }
 
@@ -115,4 +124,15 @@ impl TlsClient {
         });
         bound
     }
+}
+
+/// An address where one plain connection becomes this one: for clients that know TCP only.
+pub async fn plain(mut stream: TlsStream<TcpStream>) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let bound = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        let Ok((mut plain, _)) = listener.accept().await else { return };
+        let _ = tokio::io::copy_bidirectional(&mut plain, &mut stream).await;
+    });
+    bound
 }

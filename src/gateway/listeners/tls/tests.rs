@@ -32,7 +32,7 @@ fn compile(yaml: &str, files: &Attached, known: Option<&Arc<Tls>>) -> Result<Arc
     let id = sources.add("gateway.yaml", yaml);
     let written: config::Tls = decode(&parse(&sources, id).unwrap()).unwrap();
     let mut problems = Vec::new();
-    let made = Tls::compile(&written, files, known, &mut problems);
+    let made = Tls::compile(&written, files, Vec::new(), known, &mut problems);
     let rendered: Vec<String> = problems.iter().map(|problem| sources.render(problem)).collect();
     assert_eq!(made.is_some(), rendered.is_empty());
     made.ok_or_else(|| rendered.join("\n"))

@@ -291,6 +291,10 @@ fn routes(gateway: &Gateway) -> Vec<RouteShown> {
         place: gateway.sources.locate(route.place),
         upstream: match &route.action {
             Action::Forward(upstream) => Some(upstream.name.to_string()),
+            Action::Split(split) => {
+                let names: Vec<&str> = split.parts().iter().map(|part| &*part.upstream.name).collect();
+                Some(names.join(", "))
+            }
             Action::Answer(_) | Action::Await(_) => None,
         },
     });

@@ -9,6 +9,8 @@ mod circuit_breaker;
 pub mod load;
 mod logs;
 mod proxy_protocol;
+mod retry;
+mod traffic;
 mod upstream;
 
 use std::collections::BTreeMap;
@@ -27,7 +29,9 @@ pub use balance::{Balance, HashBy, SameSite, Sticky};
 pub use circuit_breaker::{BreakerFallback, BreakerPer, CircuitBreaker, CircuitBreakers, StaleFallback};
 pub use logs::{AccessFormat, AccessLog, AuditLog, AuditOnly, Log, LogFormat, WebhookLog};
 pub use proxy_protocol::{From as ProxyProtocolFrom, ProxyProtocol, TellClient};
-pub use upstream::{Protocol, Retry, RetryOn, Target, Timeouts, Upstream, UpstreamHost};
+pub use retry::{Backoff, Retry, UnsafeMethods};
+pub use traffic::{Mirror, Split, SplitPart, SplitWhen};
+pub use upstream::{Protocol, Target, Timeouts, Upstream, UpstreamHost};
 
 /// `gateway.yaml`: what belongs to the gateway, and everything an included file may hold.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -283,6 +287,8 @@ pub struct Route {
     pub timeout: Option<Period>,
     /// Largest request body. Default: that of `defaults`.
     pub body_max: Option<Size>,
+    /// Sends copies of requests to another upstream as well. Default: none.
+    pub mirror: Option<Mirror>,
     /// The handler: `upstream: NAME`, `respond: {…}`, …
     #[serde(rename = "$rest", default)]
     #[schemars(skip)]

@@ -7,6 +7,7 @@
 
 mod board;
 mod courier;
+mod mirror;
 mod pause;
 mod post;
 mod verdict;
@@ -28,6 +29,8 @@ use crate::inbox::Queue;
 use crate::live::Live;
 use crate::observe::metrics::Metrics;
 use board::Board;
+pub use mirror::{Copied, Mirrors};
+pub use verdict::retry_after;
 use worker::Worker;
 
 /// Messages that come within this time wake the workers once.

@@ -12,6 +12,7 @@ mod inboxes;
 mod listeners;
 mod logs;
 mod matching;
+mod mirror;
 pub mod preview;
 #[cfg(test)]
 mod testing;
@@ -48,6 +49,7 @@ pub use fallbacks::Fallback;
 use fallbacks::Fallbacks;
 pub use inboxes::Inbox;
 pub use listeners::{Listener, Tls};
+pub use mirror::{Mirror, Ticket};
 
 /// What all snapshots of a process have in common.
 #[derive(Clone)]
@@ -165,6 +167,8 @@ pub struct Route {
     /// How long the upstream may take to begin its answer.
     pub first_byte: Duration,
     pub body_bytes_max: u64,
+    /// Who gets copies of its requests.
+    pub mirror: Option<Arc<Mirror>>,
     pub metrics: Arc<RouteMetrics>,
     /// Counters of its limits, by the number of the filter.
     limits: Box<[(u64, Arc<LimitMetrics>)]>,

@@ -13,12 +13,14 @@ mod refresh;
 mod respond;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 
 use crate::contract::{AnyHandler, AsyncHandler, Compiler, Handler};
 use crate::upstream::Upstream;
+use crate::upstream::split::Split;
 use crate::yaml::Node;
 
 /// Every handler that answers itself, by the name it has in YAML.
@@ -38,9 +40,22 @@ pub static HANDLERS: &[Entry] = &[
 #[derive(Clone)]
 pub enum Action {
     Forward(Arc<Upstream>),
+    /// Each request to one of several.
+    Split(Arc<Split>),
     Answer(Arc<dyn Handler>),
     /// Takes the body, or waits for its answer.
     Await(Arc<dyn AsyncHandler>),
+}
+
+impl Action {
+    /// How long the upstream gives its targets to begin an answer.
+    pub fn first_byte(&self) -> Option<Duration> {
+        match self {
+            Self::Forward(upstream) => upstream.timeouts.first_byte,
+            Self::Split(split) => split.first_byte(),
+            Self::Answer(_) | Self::Await(_) => None,
+        }
+    }
 }
 
 impl From<AnyHandler> for Action {

@@ -101,6 +101,11 @@ pub struct Claimed {
     pub attempt: u32,
 }
 
+impl Claimed {
+    /// In place of `attempt`: it was never stored, and nothing that is sent says that it was.
+    pub const NO_DELIVERY: u32 = 0;
+}
+
 /// Messages to deliver, and when there may be more.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Claims {

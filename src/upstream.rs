@@ -9,9 +9,11 @@ pub mod breaker;
 mod choice;
 mod circuit;
 mod resolve;
+pub mod retry;
 mod ring;
 mod rotation;
 mod spec;
+pub mod split;
 pub mod stale;
 mod state;
 mod sticky;
@@ -23,7 +25,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::clock;
-use crate::config::{self, Protocol, RetryOn, UpstreamHost};
+use crate::config::{self, Protocol, UpstreamHost};
 use crate::observe::metrics::{Metrics, TargetMetrics};
 use crate::proxy_protocol;
 use crate::yaml::{Located, Problem};
@@ -36,6 +38,7 @@ use circuit::Circuit;
 pub use circuit::breaker_samples;
 use resolve::Resolved;
 pub use resolve::{keep_resolving, resolve_new};
+use retry::Retry;
 use spec::{Spec, TargetSpec};
 pub use state::State;
 use sticky::Sticky;
@@ -48,9 +51,7 @@ pub struct Upstream {
     pub host: UpstreamHost,
     /// Connections tell targets who the client is, in this version of the PROXY protocol.
     pub tells_client: Option<proxy_protocol::Version>,
-    /// Tries in all, at least 1.
-    pub attempts: u8,
-    retry_on: Vec<RetryOn>,
+    pub retry: Retry,
     targets: Box<[Target]>,
     /// Those that are no backups, then the backups, if there are any.
     tiers: Box<[Tier]>,
@@ -148,8 +149,7 @@ impl Upstream {
             protocol: spec.protocol,
             host: spec.host,
             tells_client: spec.tells_client,
-            attempts: spec.attempts,
-            retry_on: spec.retry_on.clone(),
+            retry: Retry::compile(&spec.retry, previous.map(|previous| &previous.retry), now),
             targets: spec.targets.iter().zip(targets).map(target).collect(),
             tiers: tiers.into(),
             counts: spec.way.counts() || spec.targets.iter().any(|target| target.in_flight_max.is_some()),
@@ -161,11 +161,6 @@ impl Upstream {
             name: own_name,
             spec,
         }))
-    }
-
-    /// Whether a failed attempt to connect may be tried again.
-    pub fn retries_connect(&self) -> bool {
-        self.retry_on.contains(&RetryOn::Connect)
     }
 
     pub fn targets(&self) -> &[Target] {

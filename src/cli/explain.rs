@@ -85,7 +85,8 @@ impl Report<'_> {
         self.write_route(&mut text);
         self.write_filters(&mut text);
         match &self.preview.outcome {
-            Outcome::Upstream { name, request } => {
+            Outcome::Upstream { name, one_of, request } => {
+                let name = if one_of.is_empty() { name.to_string() } else { one_of.join(" or ") };
                 let _ = writeln!(text, "upstream {name}, which is sent");
                 let _ = writeln!(text, "  {} {}", request.method(), shown_target(request, &self.gateway.hidden));
                 fields(request).iter().for_each(|(name, value)| {
@@ -162,9 +163,13 @@ impl Report<'_> {
         let route =
             route.map(|route| json!({ "name": &*route.name, "place": self.gateway.sources.locate(route.place) }));
         let (upstream, reply) = match &self.preview.outcome {
-            Outcome::Upstream { name, request } => {
+            Outcome::Upstream { name, one_of, request } => {
                 let request = json!({ "method": request.method().as_str(), "target": shown_target(request, &self.gateway.hidden), "headers": fields(request) });
-                (Some(json!({ "name": &**name, "request": request })), None)
+                let mut upstream = json!({ "name": &**name, "request": request });
+                if let Some(upstream) = upstream.as_object_mut().filter(|_| !one_of.is_empty()) {
+                    upstream.insert("one_of".to_owned(), one_of.iter().map(|name| &**name).collect());
+                }
+                (Some(upstream), None)
             }
             Outcome::Reply(reply) => (None, Some(reply)),
         };

@@ -12,7 +12,7 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
 use super::print;
-use crate::config::{Fragment, Root};
+use crate::config::{Fragment, Root, Split};
 use crate::filters::FILTERS;
 use crate::handlers::HANDLERS;
 
@@ -112,7 +112,9 @@ fn may_be_empty(settings: &Value, generator: &SchemaGenerator) -> bool {
 
 /// The handlers by name, with their settings.
 fn handlers(generator: &mut SchemaGenerator) -> Vec<(&'static str, Value)> {
-    let upstream = json!({ "type": "string", "description": "Name of the upstream that answers." });
+    let split = generator.subschema_for::<Split>().to_value();
+    let name = json!({ "type": "string" });
+    let upstream = json!({ "description": "Name of the upstream that answers, or several with their shares.", "anyOf": [name, split] });
     let mut handlers = vec![("upstream", upstream)];
     for row in HANDLERS {
         let settings = (row.schema)(generator).to_value();

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Balance, CircuitBreakers, Sticky, TellClient, built_in};
+use super::{Balance, CircuitBreakers, Retry, Sticky, TellClient};
 use crate::types::Period;
 use crate::yaml::Located;
 
@@ -21,7 +21,7 @@ pub struct Upstream {
     pub target_in_flight_max: Option<Located<u32>>,
     #[serde(default)]
     pub timeouts: Timeouts,
-    /// Trying again when a connection cannot be made.
+    /// Trying again when a try failed.
     #[serde(default)]
     pub retry: Retry,
     /// Leaving the service alone when it fails too often; a list of two for one per upstream and one per target. Default: none.
@@ -66,21 +66,6 @@ pub struct Timeouts {
     pub keepalive: Option<Period>,
 }
 
-#[derive(Clone, Debug, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct Retry {
-    /// Tries in all, the first one included. Default 2, at most 10; each on another target while there are others.
-    pub attempts: Located<u8>,
-    pub on: Vec<RetryOn>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum RetryOn {
-    /// No connection could be made: nothing was sent, so any method may be tried again.
-    Connect,
-}
-
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
@@ -97,10 +82,4 @@ pub enum UpstreamHost {
     #[default]
     Pass,
     Target,
-}
-
-impl Default for Retry {
-    fn default() -> Self {
-        Self { attempts: built_in(2), on: vec![RetryOn::Connect] }
-    }
 }

@@ -61,6 +61,10 @@ impl Post {
         Arc::ptr_eq(&self.upstream, upstream)
     }
 
+    pub fn is_named(&self, upstream: &str) -> bool {
+        *self.upstream.name == *upstream
+    }
+
     /// Sends a message, at the latest until `timeout` is over. A target that takes no connection is left for the next one;
     /// `last` becomes the address of the last one.
     pub async fn deliver(&self, claimed: &Claimed, timeout: Duration, last: &mut Option<SocketAddr>) -> Answer {
@@ -174,10 +178,12 @@ impl Post {
         if self.upstream.protocol == Protocol::Http1 {
             request = request.header(HOST, host);
         }
-        let request = request
-            .header(IDEMPOTENCY_KEY, delivery)
-            .header(X_DELIVERY_ID, id)
-            .header(X_DELIVERY_ATTEMPT, claimed.attempt);
+        if claimed.attempt != Claimed::NO_DELIVERY {
+            request = request
+                .header(IDEMPOTENCY_KEY, delivery)
+                .header(X_DELIVERY_ID, id)
+                .header(X_DELIVERY_ATTEMPT, claimed.attempt);
+        }
         request.body(Full::new(body.clone())).ok()
     }
 

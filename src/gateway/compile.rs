@@ -1,5 +1,7 @@
 //! From a [`Config`] to a [`Gateway`]. Every mistake is reported, not only the first.
 
+mod forward;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -228,6 +230,7 @@ impl<'a> Routes<'a> {
             action: Action::Answer(nothing),
             first_byte: TIMEOUT,
             body_bytes_max: self.config.root.defaults.body_max.map_or(BODY_BYTES_MAX, |size| size.0),
+            mirror: None,
             metrics: self.metrics.route("(none)"),
             limits: self.limits("(none)", &self.defaults.links),
             captures: None,
@@ -302,13 +305,10 @@ impl<'a> Routes<'a> {
         if !self.defaults.incomplete && !own.incomplete {
             callers::check(&written.name, links.iter(), &mut self.problems);
         }
+        let mirror = self.mirror(written, action.as_ref());
         let action = action?;
         let defaults = &self.config.root.defaults;
-        let of_upstream = match &action {
-            Action::Forward(upstream) => upstream.timeouts.first_byte,
-            Action::Answer(_) | Action::Await(_) => None,
-        };
-        let timeout = written.timeout.map(|period| period.0).or(of_upstream);
+        let timeout = written.timeout.map(|period| period.0).or(action.first_byte());
         Some(Route {
             name: Arc::from(written.name.value.as_str()),
             place: written.name.place,
@@ -317,6 +317,7 @@ impl<'a> Routes<'a> {
             action,
             first_byte: timeout.or(defaults.timeout.map(|period| period.0)).unwrap_or(TIMEOUT),
             body_bytes_max: written.body_max.or(defaults.body_max).map_or(BODY_BYTES_MAX, |size| size.0),
+            mirror,
             metrics: self.metrics.route(&written.name.value),
             captures: (!parameters.is_empty()).then(|| names.into()),
         })
@@ -382,14 +383,6 @@ impl<'a> Routes<'a> {
         (handler.map(Action::from), findings.path_parameters)
     }
 
-    fn forward(&mut self, settings: &Node) -> Option<Action> {
-        let Some(name) = settings.as_str() else {
-            self.problems.push(Problem::new(settings.place, "`upstream` takes the name of an upstream"));
-            return None;
-        };
-        self.upstream(name, settings.place).map(Action::Forward)
-    }
-
     fn upstream(&mut self, name: &str, place: Place) -> Option<Arc<Upstream>> {
         let known = self.upstreams.get(name).cloned();
         if known.is_none() {
@@ -405,7 +398,7 @@ impl<'a> Routes<'a> {
 }
 
 /// Keys of a route that are no handlers, for hints.
-const ROUTE_KEYS: [&str; 6] = ["name", "match", "filters", "trailing_slash", "timeout", "body_max"];
+const ROUTE_KEYS: [&str; 7] = ["name", "match", "filters", "trailing_slash", "timeout", "body_max", "mirror"];
 
 /// Stands where no handler is ever asked: the fallback only lends its chain.
 struct Nothing;

@@ -32,6 +32,7 @@ use crate::head::{
 };
 use crate::reply::{Code, Rejection, Reply};
 use crate::route::{Considered, normalise};
+use crate::upstream::{Hints, Upstream};
 use crate::yaml::Place;
 
 /// The client of a request that does not say: an address for documentation
@@ -114,6 +115,8 @@ pub struct Preview {
 pub enum Outcome {
     Upstream {
         name: Arc<str>,
+        /// Where the turn decides: all that it may be.
+        one_of: Vec<Arc<str>>,
         /// The request as the upstream would see it.
         request: RequestBuf,
     },
@@ -294,20 +297,36 @@ impl<'g> Walk<'g> {
                 Ok(()) => Outcome::Reply(Reply::new(handler.status())),
                 Err(rejection) => self.refuse(rejection),
             },
-            Action::Forward(upstream) => {
-                if let Err(rejection) = self.check_length(u64::MAX) {
-                    return self.refuse(rejection);
+            Action::Forward(upstream) => self.forward(upstream, Vec::new()),
+            Action::Split(split) => {
+                let caller = self.context.caller.as_ref();
+                let consumer = caller.map(|caller| &*caller.name);
+                let hints = Hints { head: &self.request, client: Some(self.context.client), consumer };
+                if let Some(upstream) = split.settled(&hints) {
+                    return self.forward(upstream, Vec::new());
                 }
-                let mut request = self.request.clone();
-                client::announce(&mut request, &self.context, &PeerText::new(self.context.peer));
-                if upstream.host == UpstreamHost::Target
-                    && let Some(host) = upstream.targets().first().and_then(|target| target.label.parse().ok())
-                {
-                    request.set(&HOST, host);
+                let mut weighted = split.parts().iter().filter(|part| part.weight > 0).map(|part| &part.upstream);
+                let one_of = weighted.clone().map(|upstream| Arc::clone(&upstream.name)).collect();
+                match weighted.next() {
+                    Some(upstream) => self.forward(upstream, one_of),
+                    None => self.refuse(Rejection::new(Code::INTERNAL, "the split has no part")),
                 }
-                Outcome::Upstream { name: Arc::clone(&upstream.name), request }
             }
         }
+    }
+
+    fn forward(&self, upstream: &Upstream, one_of: Vec<Arc<str>>) -> Outcome {
+        if let Err(rejection) = self.check_length(u64::MAX) {
+            return self.refuse(rejection);
+        }
+        let mut request = self.request.clone();
+        client::announce(&mut request, &self.context, &PeerText::new(self.context.peer));
+        if upstream.host == UpstreamHost::Target
+            && let Some(host) = upstream.targets().first().and_then(|target| target.label.parse().ok())
+        {
+            request.set(&HOST, host);
+        }
+        Outcome::Upstream { name: Arc::clone(&upstream.name), one_of, request }
     }
 
     fn step(&mut self, link: &Link) -> Verdict {

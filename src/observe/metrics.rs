@@ -37,9 +37,9 @@ pub use self::keysets::KeySetSample;
 pub use self::limits::LimitMetrics;
 pub use self::listener::{ListenerMetrics, OpenConnection};
 pub use self::replay::ReplaySample;
-pub use self::route::{InFlight, RouteMetrics};
+pub use self::route::{InFlight, Mirrored, RouteMetrics};
 pub use self::store::StoreSample;
-pub use self::upstream::{TargetMetrics, UpstreamError};
+pub use self::upstream::{RetryReason, TargetMetrics, UpstreamError};
 
 use self::named::{Budget, Named};
 use self::series::{ByCode, counter, counters, gauge, gauges, load};

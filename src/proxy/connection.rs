@@ -22,6 +22,7 @@ use super::phases::App;
 use super::socket::{Socket, VALIDATED, handshake};
 use crate::clock;
 use crate::context::{RequestId, Scheme};
+use crate::delivery::Mirrors;
 use crate::gateway::Tls;
 use crate::live::Live;
 use crate::observe::access::AccessLog;
@@ -87,7 +88,13 @@ impl Engine {
             upstream_keepalive_pool_size: POOL_SIZE,
             ..ServerConf::default()
         };
-        let app = App { live: Arc::clone(&live), metrics: Arc::clone(&metrics), access_log, webhook_log };
+        let app = App {
+            live: Arc::clone(&live),
+            metrics: Arc::clone(&metrics),
+            access_log,
+            webhook_log,
+            mirrors: Mirrors::default(),
+        };
         let mut proxy = http_proxy(&Arc::new(conf), app);
         let mut options = HttpServerOptions::default();
         options.h2c = true;

@@ -10,7 +10,8 @@ use pingora::proxy::Session;
 use super::admit;
 use super::exchange::Exchange;
 use super::gather::{Bounds, Unread, gather_apart};
-use super::heads::Request;
+use super::heads::{Request, Seen};
+use super::target::hints;
 use crate::chain::Stop;
 use crate::clock;
 use crate::context::Context;
@@ -115,6 +116,13 @@ fn hand_over(head: &mut Parts, body: Option<Bytes>, x: &mut Exchange) -> Decisio
     match &route.action {
         Action::Forward(upstream) => match admit::check_length(head, route.body_bytes_max) {
             Ok(()) => Decision::Forward(Arc::clone(upstream), body),
+            Err(rejection) => Decision::Refuse(Box::new(rejection)),
+        },
+        Action::Split(split) => match admit::check_length(head, route.body_bytes_max) {
+            Ok(()) => match split.choose(&hints(&Seen(head), Some(context))) {
+                Some(upstream) => Decision::Forward(Arc::clone(upstream), body),
+                None => not_admitted(),
+            },
             Err(rejection) => Decision::Refuse(Box::new(rejection)),
         },
         Action::Await(handler) => Decision::Await(Arc::clone(handler), body),

@@ -150,6 +150,14 @@ impl Connection {
         }
     }
 
+    /// The request is sent once more. No deadline runs until one is set.
+    pub fn begin_again(&self) {
+        if !self.is_h2() {
+            self.expired.store(false, Ordering::Relaxed);
+            self.deadline_ms.store(0, Ordering::Relaxed);
+        }
+    }
+
     /// Whether the deadline of the exchange has passed.
     pub fn expired(&self) -> bool {
         self.expired.load(Ordering::Relaxed)

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use http::Uri;
 
 use super::edge::Connection;
+use super::mirrored::Copying;
 use super::replayed::Replayed;
 use super::tenure::Tenure;
 use crate::clock;
@@ -38,6 +39,8 @@ pub struct Exchange {
     pub replayed: Option<Replayed>,
     /// What of a body in Base64 has no whole group of four yet.
     pub grpc_web_rest: Vec<u8>,
+    /// A copy of the request whose body is still coming.
+    pub copying: Option<Box<Copying>>,
     /// Watches over an upgraded connection that may have to end.
     pub tenure: Option<Tenure>,
     pub body_bytes_in: u64,
@@ -72,6 +75,8 @@ pub struct Forward {
     pub is_grpc: bool,
     /// And so is the answer that has begun.
     pub answers_grpc: bool,
+    /// How long to wait before the next try; none was decided on when this is not set.
+    pub pause: Option<Duration>,
     /// When the exchange has to be over.
     pub deadline: Option<Instant>,
 }
@@ -98,6 +103,7 @@ impl Exchange {
             forward: None,
             replayed: None,
             grpc_web_rest: Vec::new(),
+            copying: None,
             tenure: None,
             body_bytes_in: 0,
             started: clock::now(),
@@ -121,6 +127,7 @@ impl Drop for Exchange {
 
 impl Forward {
     pub fn new(upstream: Arc<Upstream>, now: Instant, permit: Option<Permit>) -> Self {
+        upstream.retry.requested(now);
         let deadline = upstream.timeouts.total.and_then(|total| now.checked_add(total));
         Self {
             upstream,
@@ -137,8 +144,14 @@ impl Forward {
             to_head: None,
             is_grpc: false,
             answers_grpc: false,
+            pause: None,
             deadline,
         }
+    }
+
+    /// How long a try may take to the head of its answer, where the route gives it so long.
+    pub fn first_byte(&self, of_route: Duration) -> Duration {
+        self.upstream.retry.rules.try_timeout.map_or(of_route, |timeout| timeout.min(of_route))
     }
 
     /// How long the exchange may still take.

@@ -13,7 +13,7 @@ use pingora::modules::http::HttpModules;
 use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
-use pingora::{Error, ErrorSource, ErrorType};
+use pingora::{Error, ErrorType};
 
 use super::admit::{self, Raw};
 use super::announce;
@@ -27,15 +27,16 @@ use super::heads::{self, Request, Seen};
 use super::peer::{peer, shorter};
 use super::replayed::{keep_te, replay};
 use super::report;
+use super::retry;
 use super::target::{hints, is_whole, sticky_cookie, tells_its_end};
 use super::tenure::Tenure;
-use super::unprocessed::is_unprocessed;
 use super::validated;
 use super::webhooks;
 use crate::caller::Credential;
 use crate::client;
 use crate::clock;
 use crate::config::UpstreamHost;
+use crate::delivery::Mirrors;
 use crate::live::Live;
 use crate::observe::access::AccessLog;
 use crate::observe::metrics::Metrics;
@@ -51,6 +52,7 @@ pub struct App {
     pub metrics: Arc<Metrics>,
     pub access_log: Option<Arc<AccessLog>>,
     pub webhook_log: Option<Arc<WebhookLog>>,
+    pub mirrors: Mirrors,
 }
 
 #[async_trait]
@@ -103,6 +105,7 @@ impl ProxyHttp for App {
                     self.refuse(session, x, rejection).await?;
                     return Ok(true);
                 }
+                self.mirror(session, x, body.as_ref());
                 if let Some(body) = body.filter(|body| !body.is_empty()) {
                     x.replayed = Some(replay(session, body)?);
                 }
@@ -125,10 +128,11 @@ impl ProxyHttp for App {
     }
 
     async fn upstream_peer(&self, session: &mut Session, x: &mut Box<Exchange>) -> pingora::Result<Box<HttpPeer>> {
+        retry::pause(session, x).await?;
         let (Some(route), Some(forward)) = (x.route.as_ref(), x.forward.as_mut()) else {
             return Err(Error::new_in(ErrorType::InternalError));
         };
-        let first_byte = route.first_byte;
+        let first_byte = forward.first_byte(route.first_byte);
         // A chain that waited for nothing took no time worth a look at the clock.
         let now = if x.waited || forward.target.is_some() { clock::now() } else { x.started };
         let remaining = forward.remaining(now);
@@ -227,6 +231,7 @@ impl ProxyHttp for App {
             return Err(Error::new_down(ErrorType::HTTPStatus(413)));
         }
         grpc::decode(body, end_of_stream, x)?;
+        self.mirror_piece(x, body.as_ref(), end_of_stream);
         // Without a body the wait has begun already, when the target was chosen.
         if end_of_stream
             && x.body_bytes_in > 0
@@ -234,7 +239,7 @@ impl ProxyHttp for App {
             && forward.to_head.is_none()
         {
             let now = clock::now();
-            connection.expect_within(now, shorter(route.first_byte, forward.remaining(now)));
+            connection.expect_within(now, shorter(forward.first_byte(route.first_byte), forward.remaining(now)));
         }
         Ok(())
     }
@@ -256,8 +261,13 @@ impl ProxyHttp for App {
         let Some(forward) = x.forward.as_mut() else { return Ok(()) };
         let now = clock::now();
         let to_head = now.saturating_duration_since(forward.attempt);
-        forward.to_head = Some(to_head);
         forward.responded(head.status.as_u16(), to_head, now);
+        if retry::discards(session, head, x, now) {
+            return Err(retry::discarded());
+        }
+        let Some(forward) = x.forward.as_mut() else { return Ok(()) };
+        forward.to_head = Some(to_head);
+        forward.passed_on(head.status.as_u16(), to_head, now);
         if upgraded {
             forward.settled();
         }
@@ -355,59 +365,19 @@ impl ProxyHttp for App {
         Ok(())
     }
 
-    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, x: &mut Box<Exchange>, mut e: Box<Error>) -> Box<Error> {
-        let mut again = false;
-        if let Some(forward) = x.forward.as_mut() {
-            let tries = forward.tried.len();
-            again = forward.upstream.retries_connect() && tries < usize::from(forward.upstream.attempts);
-            forward.failed(failure::kind(&e), again, clock::now());
-            if let Some(target) = forward.target.as_ref().filter(|_| again) {
-                target.retried();
-            }
-        }
-        e.set_retry(again);
-        e
+    fn fail_to_connect(&self, session: &mut Session, _: &HttpPeer, x: &mut Box<Exchange>, e: Box<Error>) -> Box<Error> {
+        retry::not_connected(session, x, e)
     }
 
-    /// The engine's own rule, and our bound on tries: only a connection that was reused and turned out dead is tried again,
-    /// only for idempotent methods, only with a body that can be replayed, never after a byte of the response.
     fn error_while_proxy(
         &self,
         _: &HttpPeer,
         session: &mut Session,
-        mut e: Box<Error>,
+        e: Box<Error>,
         x: &mut Box<Exchange>,
         client_reused: bool,
     ) -> Box<Error> {
-        let is_whole = !session.as_ref().retry_buffer_truncated() && answered(session).is_none();
-        if is_whole && is_unprocessed(&e) {
-            e.set_retry(x.forward.as_mut().is_some_and(|forward| forward.untouched(clock::now())));
-            return e;
-        }
-        let replayable = session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
-        if replayable && answered(session).is_none() {
-            // A body that is there at once is often still being written when the connection turns out dead. Pingora takes
-            // that for more than a connection that was closed while nobody used it.
-            if x.replayed.is_some() && *e.esource() == ErrorSource::Upstream && *e.etype() == ErrorType::WriteError {
-                e.set_retry(client_reused);
-            }
-            e.retry.decide_reuse(client_reused);
-        } else {
-            e.set_retry(false);
-        }
-        let blame = failure::blame(&e, x);
-        if let (Some(kind), Some(forward)) = (blame, x.forward.as_mut()) {
-            if e.retry() {
-                // A target is not to blame for closing an idle connection: it stays in the choice.
-                forward.tried.pop();
-                if let Some(target) = &forward.target {
-                    target.retried();
-                }
-            } else {
-                forward.failed(kind, false, clock::now());
-            }
-        }
-        e
+        retry::broke_off(session, x, e, client_reused)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, x: &mut Box<Exchange>) -> FailToProxy {

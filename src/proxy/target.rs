@@ -13,7 +13,7 @@ use super::heads::Seen;
 use crate::context::{Context, Scheme};
 use crate::observe::metrics::UpstreamError;
 use crate::reply::Code;
-use crate::upstream::{Hints, NoTarget};
+use crate::upstream::{Choice, Hints, NoTarget};
 
 impl Forward {
     /// The target of the attempt that begins now: the one that was chosen for it, or else one that is chosen now.
@@ -28,17 +28,23 @@ impl Forward {
     pub fn choose(&mut self, hints: &Hints<'_>, now: Instant) -> Result<(), NoTarget> {
         // What the last attempt held may be the very place that is looked for.
         self.leave();
-        let choice = self.upstream.choose(&self.tried, hints, now)?;
+        let upstream = Arc::clone(&self.upstream);
+        self.take(upstream.choose(&self.tried, hints, now)?);
+        Ok(())
+    }
+
+    /// Takes this target for the next attempt, and leaves that of the last one.
+    pub fn take(&mut self, choice: Choice<'_>) {
         let metrics = Arc::clone(&choice.target.metrics);
         self.chosen = Some(Chosen { index: choice.index, metrics, address: choice.address });
         self.sets_cookie = choice.sets_cookie;
         let (seat, permit) = choice.keep();
+        self.leave();
         self.seat = Some(seat);
         self.permit_of_target = permit;
-        Ok(())
     }
 
-    /// The head of an answer arrived.
+    /// The head of an answer arrived; whether the client gets it or not.
     pub fn responded(&mut self, status: u16, took: Duration, now: Instant) {
         if let Some(target) = &self.target {
             target.responded(status, took);
@@ -46,13 +52,21 @@ impl Forward {
         if let Some(seat) = self.seat {
             self.upstream.responded(seat, status, took, now);
         }
-        for permit in [&mut self.permit, &mut self.permit_of_target].into_iter().flatten() {
+        if let Some(permit) = &mut self.permit_of_target {
             permit.answered(status, took, now);
         }
     }
 
-    /// The attempt failed, and the target is to blame. Where another one follows, that is between the gateway and the target.
-    pub fn failed(&mut self, kind: UpstreamError, again: bool, now: Instant) {
+    /// The answer whose head arrived is passed on.
+    pub fn passed_on(&mut self, status: u16, took: Duration, now: Instant) {
+        if let Some(permit) = &mut self.permit {
+            permit.answered(status, took, now);
+        }
+    }
+
+    /// The attempt failed, and the target is to blame. Whether another one follows is decided later: until then that is between
+    /// the gateway and the target.
+    pub fn failed(&mut self, kind: UpstreamError, now: Instant) {
         if let Some(target) = &self.target {
             target.failed(kind);
         }
@@ -62,20 +76,6 @@ impl Forward {
         if let Some(permit) = &mut self.permit_of_target {
             permit.failed(now);
         }
-        if let Some(permit) = self.permit.as_mut().filter(|_| !again) {
-            permit.failed(now);
-        }
-    }
-
-    /// The target did nothing about the request and said so; whether another attempt is made.
-    pub fn untouched(&mut self, now: Instant) -> bool {
-        let again = self.upstream.retries_connect() && self.tried.len() < usize::from(self.upstream.attempts);
-        match &self.target {
-            // Who shuts down properly is not to blame.
-            Some(target) if again => target.retried(),
-            _ => self.failed(UpstreamError::Reset, false, now),
-        }
-        again
     }
 
     /// No further attempt is made, or none at all. What the attempts failed of was told of their targets.
@@ -109,7 +109,7 @@ impl Forward {
     }
 
     /// The request is in flight to no target any more.
-    fn leave(&mut self) {
+    pub fn leave(&mut self) {
         self.permit_of_target = None;
         if let Some(seat) = self.seat.take() {
             self.upstream.leave(seat);

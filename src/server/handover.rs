@@ -70,7 +70,7 @@ mod tests {
     #[tokio::test]
     async fn sockets_arrive_with_what_they_are() {
         let (ours, theirs) = Channel::pair().unwrap();
-        let listeners: Vec<_> = (0..200).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let listeners: Vec<_> = (0..100).map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let addresses: Vec<_> = listeners.iter().map(|listener| listener.local_addr().unwrap()).collect();
         let handed = listeners.into_iter().zip(&addresses);
         let handed = handed.map(|(listener, address)| (Handed::Listening(*address), OwnedFd::from(listener)));

@@ -76,7 +76,7 @@ impl Way {
 }
 
 impl Key {
-    fn check(written: &HashBy, problems: &mut Vec<Problem>) -> Self {
+    pub(super) fn check(written: &HashBy, problems: &mut Vec<Problem>) -> Self {
         match written {
             HashBy::Header(name) => match HeaderName::from_bytes(name.value.as_bytes()) {
                 Ok(name) => return Self::Header(name),
@@ -94,7 +94,7 @@ impl Key {
     }
 
     /// The number of a request's key; `None` when it has none.
-    fn number(&self, hints: &Hints<'_>) -> Option<u64> {
+    pub(super) fn number(&self, hints: &Hints<'_>) -> Option<u64> {
         match self {
             Self::Header(name) => hints.head.get(name).map(hash),
             Self::Cookie(name) => {

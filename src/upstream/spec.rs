@@ -4,13 +4,11 @@ use std::time::Duration;
 
 use super::balance::{Tier, Way};
 use super::breaker::Breakers;
-use super::{Timeouts, sticky};
-use crate::config::{self, Protocol, RetryOn, TellClient, UpstreamHost};
+use super::{Timeouts, retry, sticky};
+use crate::config::{self, Protocol, TellClient, UpstreamHost};
 use crate::proxy_protocol;
 use crate::yaml::{Located, Problem};
 
-/// Most tries of one request.
-const ATTEMPTS_MAX: u8 = 10;
 /// Largest weight of a target.
 const WEIGHT_MAX: u16 = 1000;
 /// Most targets of an upstream.
@@ -28,8 +26,7 @@ pub struct Spec {
     pub timeouts: Timeouts,
     pub protocol: Protocol,
     pub host: UpstreamHost,
-    pub attempts: u8,
-    pub retry_on: Vec<RetryOn>,
+    pub retry: retry::Rules,
     pub breakers: Breakers,
     pub tells_client: Option<proxy_protocol::Version>,
 }
@@ -46,13 +43,6 @@ impl Spec {
     pub fn check(name: &Located<String>, written: &config::Upstream, problems: &mut Vec<Problem>) -> Self {
         if written.targets.is_empty() {
             problems.push(Problem::new(written.targets.place, format!("upstream `{}` has no target", name.value)));
-        }
-        let attempts = written.retry.attempts.value;
-        if !(1..=ATTEMPTS_MAX).contains(&attempts) {
-            problems.push(Problem::new(
-                written.retry.attempts.place,
-                format!("`attempts` must be 1 to {ATTEMPTS_MAX}, not {attempts}"),
-            ));
         }
         if written.targets.len() > TARGETS_MAX {
             let message = format!("an upstream has at most {TARGETS_MAX} targets, not {}", written.targets.len());
@@ -92,8 +82,7 @@ impl Spec {
             },
             protocol: written.protocol,
             host: written.host,
-            attempts,
-            retry_on: written.retry.on.clone(),
+            retry: retry::Rules::check(&written.retry, problems),
             breakers: Breakers::check(written.circuit_breaker.as_ref(), problems),
             tells_client: written.proxy_protocol.map(|version| match version {
                 TellClient::V1 => proxy_protocol::Version::V1,

@@ -81,7 +81,12 @@ fn compare(expect: &Expect, preview: &Preview) -> Vec<Difference> {
     };
     let text = |located: &'_ Option<Located<String>>| located.as_ref().map(|located| located.value.clone());
     let (upstream, request) = match &preview.outcome {
-        Outcome::Upstream { name, request } => (Some(&**name), Some(request)),
+        Outcome::Upstream { name, one_of, request } => {
+            // Where the turn decides, any of them is right.
+            let expected = text(&expect.upstream);
+            let name = one_of.iter().find(|one| Some(&***one) == expected.as_deref()).unwrap_or(name);
+            (Some(&**name), Some(request))
+        }
         Outcome::Reply(_) => (None, None),
     };
     let status = preview.response.status.as_u16().to_string();
@@ -145,7 +150,7 @@ fn story(gateway: &Gateway, preview: &Preview) -> String {
         let _ = write!(story, "\n     {} ({}): {verdict}", step.name, gateway.sources.locate(step.place));
     }
     let _ = match &preview.outcome {
-        Outcome::Upstream { name, request } => {
+        Outcome::Upstream { name, request, .. } => {
             write!(story, "\n     upstream {name} is sent {}", shown_target(request, &gateway.hidden))
         }
         Outcome::Reply(reply) => match reply.code {

@@ -52,7 +52,7 @@ fn text<'h>(head: &'h dyn Headers, name: &'static str) -> Option<&'h str> {
 
 fn upstream(preview: &Preview) -> (&str, &RequestBuf) {
     match &preview.outcome {
-        Outcome::Upstream { name, request } => (name, request),
+        Outcome::Upstream { name, request, .. } => (name, request),
         Outcome::Reply(reply) => panic!("answered {:?}", reply.code),
     }
 }

@@ -14,6 +14,19 @@ use super::webhooks::Webhooks;
 /// The labels of methods; every method that is not listed counts as the last.
 const METHODS: [&str; 10] = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT", "other"];
 
+/// What became of the copy of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mirrored {
+    /// It was answered.
+    Sent,
+    /// It was not.
+    Failed,
+    /// It was never sent.
+    Dropped,
+}
+
+const MIRRORED: [&str; 3] = ["sent", "failed", "dropped"];
+
 /// The counters of one route, all of them atomics that are reached without a lookup by name.
 pub struct RouteMetrics {
     name: String,
@@ -25,6 +38,7 @@ pub struct RouteMetrics {
     /// By filter, kind of credential and reason.
     decided: ByCode<[&'static str; 3]>,
     pub(super) webhooks: Webhooks,
+    mirrored: [AtomicU64; MIRRORED.len()],
     bytes_in: AtomicU64,
     bytes_out: AtomicU64,
     _lease: Option<Lease<String, RouteMetrics>>,
@@ -40,6 +54,7 @@ impl RouteMetrics {
             refused: ByCode::default(),
             decided: ByCode::default(),
             webhooks: Webhooks::default(),
+            mirrored: Default::default(),
             bytes_in: AtomicU64::new(0),
             bytes_out: AtomicU64::new(0),
             _lease: lease,
@@ -79,6 +94,13 @@ impl RouteMetrics {
     pub fn decided(&self, filter: &'static str, kind: &'static str, reason: &'static str) {
         self.decided.add([filter, kind, reason]);
     }
+
+    /// A copy of a request came to its end.
+    pub fn mirrored(&self, end: Mirrored) {
+        if let Some(count) = self.mirrored.get(end as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
 }
 
 /// One request in flight.
@@ -109,6 +131,10 @@ pub(super) fn families(routes: &[Arc<RouteMetrics>]) -> Vec<MetricFamily> {
             counter(&[("filter", filter), ("kind", kind), ("reason", reason), ("route", &route.name)], count)
         })
     });
+    let mirrored = routes.iter().flat_map(|route| {
+        let ends = MIRRORED.iter().zip(route.mirrored.iter().map(load)).filter(|(_, count)| *count > 0);
+        ends.map(|(end, count)| counter(&[("result", end), ("route", &route.name)], count))
+    });
     let bytes = |of: fn(&RouteMetrics) -> &AtomicU64| {
         routes.iter().map(move |route| counter(&[("route", &route.name)], load(of(route))))
     };
@@ -128,6 +154,7 @@ pub(super) fn families(routes: &[Arc<RouteMetrics>]) -> Vec<MetricFamily> {
         ),
         counters("tollgate_refused_total", "Requests refused by the gateway itself, by error code.", refused),
         counters("tollgate_auth_total", "Decisions about callers, by filter, kind of credential and reason.", decided),
+        counters("tollgate_mirrored_requests_total", "Copies of requests for other upstreams, by result.", mirrored),
         counters("tollgate_request_bytes_total", "Bytes of request bodies received.", bytes(|route| &route.bytes_in)),
         counters("tollgate_response_bytes_total", "Bytes of response bodies sent.", bytes(|route| &route.bytes_out)),
     ]

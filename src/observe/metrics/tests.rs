@@ -108,13 +108,13 @@ fn beyond_the_cap_names_share_one_until_there_is_room() {
     let capped = metrics.upstream("v", "192.0.2.2:80");
     finish(&second, &Method::GET, 200);
     finish(&third, &Method::GET, 200);
-    capped.retried();
+    capped.retried(RetryReason::Connect);
     assert!(Arc::ptr_eq(&first, &metrics.route("first")), "a name that has a place keeps it");
     let text = metrics.render();
     let seen = parse(&text);
     assert_eq!(seen["tollgate_metrics_series_capped"], 1.0);
     assert_eq!(seen["tollgate_requests_total{method=\"GET\",route=\"(other)\",status=\"2xx\"}"], 2.0);
-    assert_eq!(seen["tollgate_upstream_retries_total{upstream=\"(other)\"}"], 1.0);
+    assert_eq!(seen["tollgate_upstream_retries_total{reason=\"connect\",upstream=\"(other)\"}"], 1.0);
     assert!(!text.contains("\"second\"") && !text.contains("192.0.2.2"), "{text}");
     drop((first, second, third, capped, target));
     assert_eq!(parse(&metrics.render())["tollgate_metrics_series_capped"], 0.0);
@@ -172,14 +172,17 @@ fn targets_of_one_upstream_share_its_totals() {
     ] {
         one.failed(kind);
     }
-    one.retried();
-    other.retried();
+    one.retried(RetryReason::Status);
+    other.retried(RetryReason::Status);
+    other.retry_refused();
     one.connected(false);
     one.connected(true);
     other.connected(true);
     other.responded(200, Duration::from_millis(2));
     let seen = parse(&metrics.render());
-    assert_eq!(seen["tollgate_upstream_retries_total{upstream=\"u\"}"], 2.0);
+    assert_eq!(seen["tollgate_upstream_retries_total{reason=\"status\",upstream=\"u\"}"], 2.0);
+    assert_eq!(seen["tollgate_upstream_retries_total{reason=\"reset\",upstream=\"u\"}"], 0.0);
+    assert_eq!(seen["tollgate_upstream_retries_refused_total{upstream=\"u\"}"], 1.0);
     assert_eq!(seen["tollgate_upstream_connections_total{reused=\"true\",upstream=\"u\"}"], 2.0);
     assert_eq!(seen["tollgate_upstream_connections_total{reused=\"false\",upstream=\"u\"}"], 1.0);
     assert_eq!(seen["tollgate_upstream_duration_seconds_count{upstream=\"u\"}"], 1.0);

@@ -25,6 +25,20 @@ pub enum UpstreamError {
 
 const ERROR_KINDS: [&str; 5] = ["connect", "timeout", "reset", "protocol", "other"];
 
+/// Why a try followed another one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RetryReason {
+    Connect,
+    /// A kept connection turned out dead.
+    Reused,
+    Reset,
+    Timeout,
+    /// The status of an answer.
+    Status,
+}
+
+const RETRY_REASONS: [&str; 5] = ["connect", "reused", "reset", "timeout", "status"];
+
 /// The counters of one target of an upstream.
 pub struct TargetMetrics {
     target: String,
@@ -38,7 +52,8 @@ pub struct TargetMetrics {
 pub(super) struct UpstreamMetrics {
     name: String,
     durations: Durations,
-    retries: AtomicU64,
+    retries: [AtomicU64; RETRY_REASONS.len()],
+    retries_refused: AtomicU64,
     connections_new: AtomicU64,
     connections_reused: AtomicU64,
     _lease: Option<Lease<String, UpstreamMetrics>>,
@@ -73,8 +88,15 @@ impl TargetMetrics {
     }
 
     /// Another attempt is made because this one failed.
-    pub fn retried(&self) {
-        self.upstream.retries.fetch_add(1, Ordering::Relaxed);
+    pub fn retried(&self, reason: RetryReason) {
+        if let Some(count) = self.upstream.retries.get(reason as usize) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// No other attempt is made, because the budget of retries is used up.
+    pub fn retry_refused(&self) {
+        self.upstream.retries_refused.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A connection is used, taken from the pool or new.
@@ -89,7 +111,8 @@ impl UpstreamMetrics {
         Self {
             name: name.to_owned(),
             durations: Durations::default(),
-            retries: AtomicU64::new(0),
+            retries: Default::default(),
+            retries_refused: AtomicU64::new(0),
             connections_new: AtomicU64::new(0),
             connections_reused: AtomicU64::new(0),
             _lease: lease,
@@ -123,7 +146,17 @@ pub(super) fn families(upstreams: &[Arc<UpstreamMetrics>], targets: &[Arc<Target
         counters(
             "tollgate_upstream_retries_total",
             "Attempts made again after a failed one.",
-            upstreams.iter().map(|upstream| counter(&[("upstream", &upstream.name)], load(&upstream.retries))),
+            upstreams.iter().flat_map(|upstream| {
+                RETRY_REASONS
+                    .iter()
+                    .zip(&upstream.retries)
+                    .map(|(reason, count)| counter(&[("reason", reason), ("upstream", &upstream.name)], load(count)))
+            }),
+        ),
+        counters(
+            "tollgate_upstream_retries_refused_total",
+            "Attempts that were not made again because the budget was used up.",
+            upstreams.iter().map(|upstream| counter(&[("upstream", &upstream.name)], load(&upstream.retries_refused))),
         ),
         counters(
             "tollgate_upstream_connections_total",

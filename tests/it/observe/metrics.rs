@@ -130,9 +130,10 @@ async fn gauges_go_up_and_down() {
 
 /// Metrics that show only where their feature is in use: in `tls.rs`, in the tests of `proxy/tenure.rs`, in `issuers.rs`, in
 /// `breaker.rs`, in `concurrency.rs`, in `limits/rate_limit.rs`, in `webhooks.rs`, in the tests of `observe/metrics.rs`.
-const ELSEWHERE: [&str; 29] = [
+const ELSEWHERE: [&str; 30] = [
     "tollgate_acme_certificate_expires_timestamp_seconds",
     "tollgate_acme_orders_total",
+    "tollgate_mirrored_requests_total",
     "tollgate_stale_answers_total",
     "tollgate_stale_bytes",
     "tollgate_circuit_breaker_rejected_total",

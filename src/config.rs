@@ -20,6 +20,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::identity::{ConsumerSettings, IssuerSettings, RoleSettings, TokenServiceSettings, UserSettings};
+use crate::overload::Priority;
 use crate::state::redis::RedisForm;
 use crate::types::{Address, Bind, Network, Period, Size};
 use crate::yaml::{Located, Named, Node, Place, Rest};
@@ -214,6 +215,9 @@ pub struct Limits {
     pub header_timeout: Period,
     /// Between two reads of a request body, for the whole of one that is gathered, for each write of a response. Default 30s.
     pub body_timeout: Period,
+    /// How fast a request body has to come on average that streams for longer than `body_timeout`; 0: as slowly as it likes.
+    /// Not asked of HTTP/2 without a length, such as streams of gRPC. Default 100.
+    pub body_bytes_per_second_min: u32,
     /// How long a connection may stay open without a request. Default 75s.
     pub idle_timeout: Period,
     /// How long an upgraded connection (WebSocket) may stay silent. Default 1h.
@@ -226,6 +230,13 @@ pub struct Limits {
     pub buckets_max: Located<u32>,
     /// Memory for request bodies that are gathered for filters and handlers, all together. Default 128MiB, at least 1MiB.
     pub body_memory_max: Located<Size>,
+    /// Requests in flight in all, at least 1; beyond, requests are shed by the `priority` of their routes. Default: no limit.
+    pub in_flight_max: Option<Located<u32>>,
+    /// Memory of the process, at least 64MiB; near it requests are shed by the `priority` of their routes. Default: no limit.
+    pub memory_max: Option<Located<Size>>,
+    /// How late a worker may be with its work, 10ms to 60s; near it requests are shed by the `priority` of their routes.
+    /// Default: no limit.
+    pub lag_max: Option<Located<Period>>,
 }
 
 /// How errors are written.
@@ -289,6 +300,8 @@ pub struct Route {
     pub body_max: Option<Size>,
     /// Sends copies of requests to another upstream as well. Default: none.
     pub mirror: Option<Mirror>,
+    /// How long it is served when requests are shed: `critical`, `high`, `normal`, `low`. Default `normal`.
+    pub priority: Option<Priority>,
     /// The handler: `upstream: NAME`, `respond: {…}`, …
     #[serde(rename = "$rest", default)]
     #[schemars(skip)]
@@ -398,12 +411,16 @@ impl Default for Limits {
             headers_max: built_in(100),
             header_timeout: seconds(10),
             body_timeout: seconds(30),
+            body_bytes_per_second_min: 100,
             idle_timeout: seconds(75),
             upgrade_idle_timeout: seconds(3600),
             connections_max: built_in(10_000),
             connections_per_address_max: built_in(1_000),
             buckets_max: built_in(1_000_000),
             body_memory_max: built_in(Size(128 * 1024 * 1024)),
+            in_flight_max: None,
+            memory_max: None,
+            lag_max: None,
         }
     }
 }

@@ -13,6 +13,7 @@ mod listeners;
 mod logs;
 mod matching;
 mod mirror;
+mod overload;
 pub mod preview;
 #[cfg(test)]
 mod testing;
@@ -37,6 +38,7 @@ use crate::observe::access::{AccessSettings, Hidden};
 use crate::observe::audit::AuditSettings;
 use crate::observe::metrics::{LimitMetrics, Metrics, RouteMetrics};
 use crate::observe::webhooks::WebhookLogSettings;
+use crate::overload::{Bounds, Priority};
 use crate::replay::Replay;
 use crate::reply::{Code, ErrorStyle, Rejection};
 use crate::route::{Captures, Found, Table};
@@ -149,6 +151,8 @@ pub struct Limits {
     pub headers_max: usize,
     pub header_timeout: Duration,
     pub body_timeout: Duration,
+    /// How fast a body has to come that streams for longer than that; 0: as slowly as it likes.
+    pub body_bytes_per_second_min: u64,
     pub idle_timeout: Duration,
     pub upgrade_idle_timeout: Duration,
     pub connections_max: usize,
@@ -156,6 +160,8 @@ pub struct Limits {
     pub buckets_max: usize,
     /// Most bytes of memory for gathered request bodies, all together.
     pub body_memory_max: u64,
+    /// Beyond these, requests are shed.
+    pub overload: Bounds,
 }
 
 /// A compiled route.
@@ -169,6 +175,8 @@ pub struct Route {
     pub body_bytes_max: u64,
     /// Who gets copies of its requests.
     pub mirror: Option<Arc<Mirror>>,
+    /// How long it is served when requests are shed; `None`: always.
+    pub priority: Option<Priority>,
     pub metrics: Arc<RouteMetrics>,
     /// Counters of its limits, by the number of the filter.
     limits: Box<[(u64, Arc<LimitMetrics>)]>,

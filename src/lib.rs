@@ -36,6 +36,8 @@ pub mod identity;
 
 pub mod limits;
 
+pub mod overload;
+
 pub mod replay;
 
 pub mod inbox;

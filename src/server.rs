@@ -41,6 +41,7 @@ use crate::observe::audit::AuditLog;
 use crate::observe::log::LogHandle;
 use crate::observe::metrics::{KeySetSample, Metrics};
 use crate::observe::webhooks::WebhookLog;
+use crate::overload::Overload;
 use crate::proxy::body_memory;
 use crate::replay::Replay;
 use crate::upstream::breaker_samples;
@@ -134,7 +135,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     acme.load(live.current().acme.clone()).await;
     tokio::join!(live.resolve_names(), identity.key_sets.tried(KEYS_PATIENCE), identity.read_keys());
     let admission = Arc::new(Admission::default());
-    let workers = Workers::start(settings.threads, &live, &metrics, &logs, &admission)?;
+    let overload = keep_from_overload(settings.threads, &live, &metrics);
+    let workers = Workers::start(settings.threads, &live, &metrics, &logs, &admission, &overload)?;
     let mut listeners = Listeners::new(workers, Arc::clone(&metrics), std::mem::take(&mut start.sockets));
     listeners.open_all(&settings.listeners)?;
     let admin_socket = settings.admin.map(|bind| listeners.open_admin(bind)).transpose()?;
@@ -284,6 +286,21 @@ fn keep_certificates(live: &Arc<Live>, acme: Arc<Acme>, metrics: &Metrics) {
     });
     let (live, changed) = (Arc::clone(live), live.subscribe());
     tokio::spawn(acme.keep(move || live.current().acme.clone(), changed));
+}
+
+/// Sets the limits beyond which requests are shed, and watches over them.
+fn keep_from_overload(threads: usize, live: &Arc<Live>, metrics: &Metrics) -> Arc<Overload> {
+    let overload = Overload::new(threads);
+    let bounds = {
+        let live = Arc::clone(live);
+        move || live.current().settings.limits.overload
+    };
+    // Before the first request.
+    overload.follow(&bounds());
+    let shown = Arc::clone(&overload);
+    metrics.show_shedding(move || shown.samples());
+    tokio::spawn(Arc::clone(&overload).keep(bounds));
+    overload
 }
 
 /// What the metrics show of the key sets of the snapshot in use.

@@ -14,7 +14,7 @@ use super::fallbacks::{Fallbacks, fallbacks};
 use super::identity::identity;
 use super::inboxes::Inboxes;
 use super::listeners::listeners;
-use super::{Gateway, Limits, Route, Services, Settings, acme, logs, matching};
+use super::{Gateway, Limits, Route, Services, Settings, acme, logs, matching, overload};
 use crate::chain::{Chain, Link};
 use crate::client::Guarded;
 use crate::clock;
@@ -231,6 +231,7 @@ impl<'a> Routes<'a> {
             first_byte: TIMEOUT,
             body_bytes_max: self.config.root.defaults.body_max.map_or(BODY_BYTES_MAX, |size| size.0),
             mirror: None,
+            priority: None,
             metrics: self.metrics.route("(none)"),
             limits: self.limits("(none)", &self.defaults.links),
             captures: None,
@@ -318,6 +319,7 @@ impl<'a> Routes<'a> {
             first_byte: timeout.or(defaults.timeout.map(|period| period.0)).unwrap_or(TIMEOUT),
             body_bytes_max: written.body_max.or(defaults.body_max).map_or(BODY_BYTES_MAX, |size| size.0),
             mirror,
+            priority: overload::priority(written),
             metrics: self.metrics.route(&written.name.value),
             captures: (!parameters.is_empty()).then(|| names.into()),
         })
@@ -398,7 +400,8 @@ impl<'a> Routes<'a> {
 }
 
 /// Keys of a route that are no handlers, for hints.
-const ROUTE_KEYS: [&str; 7] = ["name", "match", "filters", "trailing_slash", "timeout", "body_max", "mirror"];
+const ROUTE_KEYS: [&str; 8] =
+    ["name", "match", "filters", "trailing_slash", "timeout", "body_max", "mirror", "priority"];
 
 /// Stands where no handler is ever asked: the fallback only lends its chain.
 struct Nothing;
@@ -476,6 +479,7 @@ fn limits(written: &config::Limits, problems: &mut Vec<Problem>) -> Limits {
         headers_max: usize::from(written.headers_max.value),
         header_timeout: written.header_timeout.0,
         body_timeout: written.body_timeout.0,
+        body_bytes_per_second_min: u64::from(written.body_bytes_per_second_min),
         idle_timeout: written.idle_timeout.0,
         upgrade_idle_timeout: written.upgrade_idle_timeout.0,
         connections_max: at_least(1, &written.connections_max, "connections_max", problems),
@@ -487,5 +491,6 @@ fn limits(written: &config::Limits, problems: &mut Vec<Problem>) -> Limits {
         ),
         buckets_max: at_least(BUCKETS_LEAST, &written.buckets_max, "buckets_max", problems),
         body_memory_max: written.body_memory_max.value.0,
+        overload: overload::bounds(written, problems),
     }
 }

@@ -16,6 +16,7 @@ mod process;
 mod replay;
 mod route;
 mod series;
+mod shedding;
 mod store;
 mod upgrades;
 mod upstream;
@@ -38,6 +39,7 @@ pub use self::limits::LimitMetrics;
 pub use self::listener::{ListenerMetrics, OpenConnection};
 pub use self::replay::ReplaySample;
 pub use self::route::{InFlight, Mirrored, RouteMetrics};
+pub use self::shedding::SheddingSample;
 pub use self::store::StoreSample;
 pub use self::upstream::{RetryReason, TargetMetrics, UpstreamError};
 
@@ -79,6 +81,7 @@ pub struct Metrics {
     concurrency: OnceLock<Box<dyn Fn() -> Vec<ConcurrencySample> + Send + Sync>>,
     breakers: OnceLock<Box<dyn Fn() -> Vec<BreakersSample> + Send + Sync>>,
     inbox_samples: OnceLock<Box<dyn Fn() -> Vec<InboxSample> + Send + Sync>>,
+    shedding: OnceLock<Box<dyn Fn() -> Vec<SheddingSample> + Send + Sync>>,
     store: OnceLock<Box<dyn Fn() -> StoreSample + Send + Sync>>,
     replay: OnceLock<Box<dyn Fn() -> ReplaySample + Send + Sync>>,
     buckets: OnceLock<Box<dyn Fn() -> usize + Send + Sync>>,
@@ -130,6 +133,7 @@ impl Metrics {
             concurrency: OnceLock::new(),
             breakers: OnceLock::new(),
             inbox_samples: OnceLock::new(),
+            shedding: OnceLock::new(),
             store: OnceLock::new(),
             replay: OnceLock::new(),
             buckets: OnceLock::new(),
@@ -242,6 +246,11 @@ impl Metrics {
         let _ = self.concurrency.set(Box::new(samples));
     }
 
+    /// Where to ask whether requests are shed. The first one given stays.
+    pub fn show_shedding(&self, samples: impl Fn() -> Vec<SheddingSample> + Send + Sync + 'static) {
+        let _ = self.shedding.set(Box::new(samples));
+    }
+
     /// Where to ask how it goes with the store that limits are kept in. The first one given stays.
     pub fn show_store(&self, sample: impl Fn() -> StoreSample + Send + Sync + 'static) {
         let _ = self.store.set(Box::new(sample));
@@ -287,6 +296,7 @@ impl Metrics {
         families.extend(listener::families(&self.listeners.all()));
         families.extend(route::families(&routes));
         families.extend(webhooks::families(&routes));
+        families.extend(shedding::families(&routes, &self.shedding.get().map(|samples| samples()).unwrap_or_default()));
         families.extend(limits::families(&limits));
         families.extend(upstream::families(&upstreams, &targets));
         families.extend(acme::families(&self.acme.get().map(|samples| samples()).unwrap_or_default()));

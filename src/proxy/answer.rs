@@ -73,6 +73,8 @@ impl App {
     pub(super) async fn send(&self, session: &mut Session, x: &mut Box<Exchange>, reply: Reply) -> pingora::Result<()> {
         x.code = reply.code;
         let trailers_only = reply.is_trailers_only();
+        // Before the client has the answer: what it asks next finds room.
+        x.place = None;
         let mut head = Response::new(()).into_parts().0;
         head.status = reply.status;
         for (name, value) in reply.fields {

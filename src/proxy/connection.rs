@@ -28,6 +28,7 @@ use crate::live::Live;
 use crate::observe::access::AccessLog;
 use crate::observe::metrics::{ListenerMetrics, Metrics};
 use crate::observe::webhooks::WebhookLog;
+use crate::overload;
 use crate::proxy_protocol::Ends;
 use crate::reply::{Code, Rejection};
 
@@ -46,6 +47,7 @@ pub struct EngineOptions {
     pub metrics: Arc<Metrics>,
     pub access_log: Option<Arc<AccessLog>>,
     pub webhook_log: Option<Arc<WebhookLog>>,
+    pub overload: Arc<overload::Worker>,
 }
 
 /// Where a connection came from, and where it arrived.
@@ -81,7 +83,7 @@ pub struct Engine {
 
 impl Engine {
     pub fn new(options: EngineOptions) -> Self {
-        let EngineOptions { live, metrics, access_log, webhook_log } = options;
+        let EngineOptions { live, metrics, access_log, webhook_log, overload } = options;
         let conf = ServerConf {
             threads: 1,
             work_stealing: false,
@@ -94,6 +96,7 @@ impl Engine {
             access_log,
             webhook_log,
             mirrors: Mirrors::default(),
+            overload,
         };
         let mut proxy = http_proxy(&Arc::new(conf), app);
         let mut options = HttpServerOptions::default();

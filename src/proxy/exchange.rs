@@ -13,6 +13,7 @@ use crate::clock;
 use crate::context::Context;
 use crate::gateway::{Gateway, Route};
 use crate::observe::metrics::{InFlight, TargetMetrics};
+use crate::overload::Place;
 use crate::reply::Code;
 use crate::upstream::breaker::Permit;
 use crate::upstream::stale::Keeping;
@@ -26,6 +27,8 @@ pub struct Exchange {
     /// The route, or what stands for it, from the look-up on.
     pub route: Option<Arc<Route>>,
     pub in_flight: Option<InFlight>,
+    /// Held while the request counts towards `limits.in_flight_max`.
+    pub place: Option<Place>,
     /// How many filters let the request go on.
     pub reached: usize,
     /// Whether some filter had to be awaited.
@@ -65,6 +68,8 @@ pub struct Forward {
     /// The client should get the cookie that leads back to this target.
     pub sets_cookie: bool,
     pub address: Option<std::net::SocketAddr>,
+    /// Interim answers so far.
+    pub interim: u8,
     /// Set while the answer may be one to keep.
     pub keeping: Option<Box<Keeping>>,
     /// When the current attempt began.
@@ -96,6 +101,7 @@ impl Exchange {
             context: None,
             route: None,
             in_flight: None,
+            place: None,
             reached: 0,
             waited: false,
             original: None,
@@ -139,6 +145,7 @@ impl Forward {
             seat: None,
             sets_cookie: false,
             address: None,
+            interim: 0,
             keeping: None,
             attempt: now,
             to_head: None,

@@ -24,10 +24,12 @@ use super::exchange::Exchange;
 use super::failure::{self, CLIENT_GONE, Failure};
 use super::grpc;
 use super::heads::{self, Request, Seen};
+use super::pace;
 use super::peer::{peer, shorter};
 use super::replayed::{keep_te, replay};
 use super::report;
 use super::retry;
+use super::sound;
 use super::target::{hints, is_whole, sticky_cookie, tells_its_end};
 use super::tenure::Tenure;
 use super::validated;
@@ -41,6 +43,7 @@ use crate::live::Live;
 use crate::observe::access::AccessLog;
 use crate::observe::metrics::Metrics;
 use crate::observe::webhooks::WebhookLog;
+use crate::overload;
 use crate::reply::Code;
 
 /// How many fields tell an upstream who the client is.
@@ -53,6 +56,7 @@ pub struct App {
     pub access_log: Option<Arc<AccessLog>>,
     pub webhook_log: Option<Arc<WebhookLog>>,
     pub mirrors: Mirrors,
+    pub overload: Arc<overload::Worker>,
 }
 
 #[async_trait]
@@ -73,8 +77,8 @@ impl ProxyHttp for App {
         let mut head = heads::take(session.req_header_mut());
         let admitted = admit::admit(&mut head, &raw, x);
         let decision = match admitted.or_else(|rejection| validated::pass(&head, rejection, x)) {
-            Ok(()) => match validated::answer(&head, x) {
-                Some(reply) => Decision::Reply(reply),
+            Ok(()) => match validated::answer(&head, x).map(Decision::Reply).or_else(|| self.shed(x)) {
+                Some(decided) => decided,
                 None => decide(session, &mut head, x).await,
             },
             Err(rejection) => {
@@ -230,6 +234,7 @@ impl ProxyHttp for App {
             x.code = Some(Code::BODY_TOO_LARGE);
             return Err(Error::new_down(ErrorType::HTTPStatus(413)));
         }
+        pace::check(session, x, end_of_stream)?;
         grpc::decode(body, end_of_stream, x)?;
         self.mirror_piece(x, body.as_ref(), end_of_stream);
         // Without a body the wait has begun already, when the target was chosen.
@@ -250,6 +255,7 @@ impl ProxyHttp for App {
         head: &mut ResponseHeader,
         x: &mut Box<Exchange>,
     ) -> pingora::Result<()> {
+        sound::check(head, x)?;
         let upgraded = head.status == StatusCode::SWITCHING_PROTOCOLS;
         if head.status.is_informational() && !upgraded {
             return Ok(());
@@ -270,6 +276,8 @@ impl ProxyHttp for App {
         forward.passed_on(head.status.as_u16(), to_head, now);
         if upgraded {
             forward.settled();
+            // From now on it is a connection, and counts as one.
+            x.place = None;
         }
         let idle = if upgraded {
             // Either side may be silent for as long as the other is not.
@@ -291,6 +299,7 @@ impl ProxyHttp for App {
         let (whole, told) = (is_whole(session, head), tells_its_end(head));
         if let Some(forward) = x.forward.as_mut().filter(|_| whole) {
             forward.end();
+            x.place = None;
         }
         heads::change(head, |head| {
             heads::end_hop(head);
@@ -327,6 +336,7 @@ impl ProxyHttp for App {
         if end_of_stream {
             // Before the client has all of it: what it asks next finds room, and a breaker that this answer closed.
             forward.end();
+            x.place = None;
         }
         Ok(None)
     }

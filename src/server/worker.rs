@@ -1,17 +1,18 @@
 //! Worker threads: each accepts, and serves what it accepted.
 
 use std::collections::HashMap;
+use std::io::ErrorKind;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::sync::Arc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use http::HeaderValue;
 use http::header::RETRY_AFTER;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tracing::{error, warn};
 
 use super::admission::{Admission, Full, Permit};
@@ -21,11 +22,18 @@ use crate::clock;
 use crate::gateway::Listener;
 use crate::live::Live;
 use crate::observe::metrics::{ListenerMetrics, Metrics};
+use crate::overload::Overload;
 use crate::proxy::{Arrival, Engine, EngineOptions, unread_reply};
 use crate::reply::{Code, Rejection};
 
 /// How long a worker waits when the system has no more descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+/// How often it says so.
+const ACCEPT_TOLD_EVERY: Duration = Duration::from_secs(10);
+/// Clients that are told at a time, by each worker and listener, that they are too many; others are closed without a word.
+const TURNED_AWAY_MAX: usize = 256;
+/// How long such a client may take.
+const TURN_AWAY_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// All workers.
 pub struct Workers {
@@ -50,22 +58,28 @@ impl Workers {
         metrics: &Arc<Metrics>,
         logs: &Logs,
         admission: &Arc<Admission>,
+        overload: &Arc<Overload>,
     ) -> std::io::Result<Self> {
         let mut commands = Vec::with_capacity(threads);
         let episodes = Arc::new(Episodes::default());
         for index in 0..threads {
             let (sender, receiver) = mpsc::unbounded_channel();
+            let overload = overload.worker(index);
             let options = EngineOptions {
                 live: Arc::clone(live),
                 metrics: Arc::clone(metrics),
                 access_log: logs.access.clone(),
                 webhook_log: logs.webhooks.clone(),
+                overload: Arc::clone(&overload),
             };
             let shared =
                 Shared { live: Arc::clone(live), admission: Arc::clone(admission), episodes: Arc::clone(&episodes) };
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
-                runtime.block_on(work(receiver, Arc::new(Engine::new(options)), shared));
+                runtime.block_on(async move {
+                    tokio::spawn(async move { overload.measure_lag().await });
+                    work(receiver, Arc::new(Engine::new(options)), shared).await;
+                });
             })?;
             commands.push(sender);
         }
@@ -133,7 +147,9 @@ async fn work(mut commands: mpsc::UnboundedReceiver<Command>, engine: Arc<Engine
             Command::Listen(listener, socket, metrics) => {
                 let (stop, stopped) = oneshot::channel();
                 let address = listener.address;
-                let accepting = Accepting { shared: shared.clone(), engine: Arc::clone(&engine), metrics, listener };
+                let turning_away = Arc::new(Semaphore::new(TURNED_AWAY_MAX));
+                let (shared, engine, failing) = (shared.clone(), Arc::clone(&engine), Failing::default());
+                let accepting = Accepting { shared, engine, metrics, listener, turning_away, failing };
                 match TcpListener::from_std(socket) {
                     Ok(socket) => {
                         let task = tokio::spawn(accepting.accept(socket, stopped));
@@ -170,6 +186,8 @@ struct Accepting {
     metrics: Arc<ListenerMetrics>,
     /// As it was when the last connection came.
     listener: Listener,
+    turning_away: Arc<Semaphore>,
+    failing: Failing,
 }
 
 impl Accepting {
@@ -181,8 +199,11 @@ impl Accepting {
             };
             match accepted {
                 Ok((stream, peer)) => self.admit(stream, peer),
+                // That one is gone; the next one may be fine.
+                Err(error) if error.kind() == ErrorKind::ConnectionAborted => {}
                 Err(error) => {
-                    warn!(%error, "cannot accept a connection; is the limit on open files too low?");
+                    self.failing.tell(&error, clock::now());
+                    // Connections wait in the queue of the system meanwhile; to ask for them at once would only take time.
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -230,7 +251,8 @@ impl Accepting {
 
     fn client(&self) -> Client {
         let (engine, metrics) = (Arc::clone(&self.engine), Arc::clone(&self.metrics));
-        Client { shared: self.shared.clone(), engine, metrics, listener: self.listener.clone() }
+        let turning_away = Arc::clone(&self.turning_away);
+        Client { shared: self.shared.clone(), engine, metrics, listener: self.listener.clone(), turning_away }
     }
 }
 
@@ -240,6 +262,7 @@ struct Client {
     engine: Arc<Engine>,
     metrics: Arc<ListenerMetrics>,
     listener: Listener,
+    turning_away: Arc<Semaphore>,
 }
 
 impl Client {
@@ -288,7 +311,9 @@ impl Client {
         // Who expects a handshake could not read it.
         let tls = self.listener.tls.is_some();
         let answer = if tls { Vec::new() } else { unread_reply(rejection, &self.shared.live) };
-        turn_away(stream, answer).await;
+        if let Ok(_permit) = self.turning_away.try_acquire() {
+            turn_away(stream, answer).await;
+        }
     }
 }
 
@@ -296,8 +321,30 @@ impl Client {
 async fn turn_away(mut stream: TcpStream, answer: Vec<u8>) {
     let told = async {
         stream.write_all(&answer).await?;
-        stream.shutdown().await
+        stream.shutdown().await?;
+        // What it sends and nobody reads would reset the connection, and the answer might be lost.
+        let mut unread = [0_u8; 1024];
+        while stream.read(&mut unread).await? > 0 {}
+        std::io::Result::Ok(())
     };
     // Whether it arrives or not, the connection is over.
-    let _ = tokio::time::timeout(Duration::from_secs(1), told).await;
+    let _ = tokio::time::timeout(TURN_AWAY_TIMEOUT, told).await;
+}
+
+/// Connections that cannot be accepted.
+#[derive(Default)]
+struct Failing {
+    told: Option<Instant>,
+    since: u64,
+}
+
+impl Failing {
+    fn tell(&mut self, error: &std::io::Error, now: Instant) {
+        self.since = self.since.saturating_add(1);
+        if self.told.is_none_or(|told| now.saturating_duration_since(told) >= ACCEPT_TOLD_EVERY) {
+            let tries = std::mem::take(&mut self.since);
+            warn!(%error, tries, "cannot accept connections; is the limit on open files too low?");
+            self.told = Some(now);
+        }
+    }
 }

@@ -29,7 +29,7 @@ impl Line {
         let program = folder.path("tollgate");
         install(&program);
         let gateway = Gateway::start_with(folder, &program, &[]).await;
-        let process = gateway.process();
+        let process = gateway.id();
         Self { gateway, program, process, seen: 0 }
     }
 

@@ -35,6 +35,7 @@ pub struct RouteMetrics {
     durations: Durations,
     in_flight: AtomicI64,
     refused: ByCode,
+    pub(super) shed: ByCode,
     /// By filter, kind of credential and reason.
     decided: ByCode<[&'static str; 3]>,
     pub(super) webhooks: Webhooks,
@@ -52,6 +53,7 @@ impl RouteMetrics {
             durations: Durations::default(),
             in_flight: AtomicI64::new(0),
             refused: ByCode::default(),
+            shed: ByCode::default(),
             decided: ByCode::default(),
             webhooks: Webhooks::default(),
             mirrored: Default::default(),
@@ -88,6 +90,11 @@ impl RouteMetrics {
     /// The gateway refused a request by itself. Codes are constants of the program, never text of a client.
     pub fn refused(&self, code: &'static str) {
         self.refused.add(code);
+    }
+
+    /// A request was shed. Reasons are constants of the program.
+    pub fn shed(&self, reason: &'static str) {
+        self.shed.add(reason);
     }
 
     /// A filter decided about the caller. All texts are constants of the program.

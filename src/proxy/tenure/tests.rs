@@ -18,6 +18,7 @@ use crate::gateway::Services;
 use crate::head::RequestHead;
 use crate::identity::Identity;
 use crate::live::Cause;
+use crate::overload::Overload;
 use crate::proxy::{Arrival, Engine, EngineOptions};
 use crate::reply::{Code, Rejection};
 
@@ -112,7 +113,13 @@ impl Site {
             gateway.put_first(ByPath { identity, close_on, ends });
         });
         let (access_log, webhook_log) = (None, None);
-        let options = EngineOptions { live: Arc::clone(&live), metrics: Arc::clone(&metrics), access_log, webhook_log };
+        let options = EngineOptions {
+            live: Arc::clone(&live),
+            metrics: Arc::clone(&metrics),
+            access_log,
+            webhook_log,
+            overload: Overload::new(1).worker(0),
+        };
         let engine = Arc::new(Engine::new(options));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();

@@ -128,13 +128,13 @@ impl Gateway {
         self.client().await.ask(request).await
     }
 
-    /// The process that was started.
-    pub fn process(&self) -> u32 {
+    /// The process.
+    pub fn id(&self) -> u32 {
         self.child.lock().unwrap().id()
     }
 
     pub fn signal(&self, name: &str) {
-        let id = self.child.lock().unwrap().id().to_string();
+        let id = self.id().to_string();
         // The shell's own: no package, no unsafe code.
         let done = Command::new("sh").args(["-c", "kill -s \"$0\" \"$1\"", name, &id]).status().unwrap();
         assert!(done.success(), "cannot send {name}");
@@ -142,7 +142,7 @@ impl Gateway {
 
     /// What `/proc` says of its memory, in KiB: `VmRSS` now, `VmHWM` the most there ever was.
     pub fn memory_kib(&self, key: &str) -> u64 {
-        let id = self.child.lock().unwrap().id();
+        let id = self.id();
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(':')).expect(key);
         line.trim().trim_end_matches(" kB").parse().unwrap()

@@ -130,7 +130,7 @@ async fn gauges_go_up_and_down() {
 
 /// Metrics that show only where their feature is in use: in `tls.rs`, in the tests of `proxy/tenure.rs`, in `issuers.rs`, in
 /// `breaker.rs`, in `concurrency.rs`, in `limits/rate_limit.rs`, in `webhooks.rs`, in the tests of `observe/metrics.rs`.
-const ELSEWHERE: [&str; 30] = [
+const ELSEWHERE: [&str; 31] = [
     "tollgate_acme_certificate_expires_timestamp_seconds",
     "tollgate_acme_orders_total",
     "tollgate_mirrored_requests_total",
@@ -139,6 +139,7 @@ const ELSEWHERE: [&str; 30] = [
     "tollgate_circuit_breaker_rejected_total",
     "tollgate_circuit_breaker_state",
     "tollgate_circuit_breaker_transitions_total",
+    "tollgate_shed_total",
     "tollgate_tls_handshakes_failed_total",
     "tollgate_websockets_closed_total",
     "tollgate_jwks_fetches_total",

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use divan::Bencher;
 use tollgate::clock;
 use tollgate::config;
+use tollgate::config::load::Attached;
 use tollgate::head::{HeaderName, HeaderValue, Headers, Method, RequestBuf};
 use tollgate::observe::metrics::Metrics;
 use tollgate::upstream::{Choice, Hints, Upstream};
@@ -25,7 +26,7 @@ fn upstream(targets: usize, keys: &str) -> Arc<Upstream> {
     let file = sources.add("upstream.yaml", format!("{{ targets: [{}], {keys} }}", targets.join(", ")));
     let written: config::Upstream = decode(&parse(&sources, file).expect("YAML")).expect("an upstream");
     let name = Located::new("main".to_owned(), Place::UNKNOWN);
-    Upstream::compile(&name, &written, None, &Metrics::new(1000)).expect("sound settings")
+    Upstream::compile(&name, &written, None, &Metrics::new(1000), &Attached::new()).expect("sound settings")
 }
 
 /// A choice and its end, while as many requests are in flight as there are targets.

@@ -6,12 +6,15 @@
 mod acme;
 mod balance;
 mod circuit_breaker;
+mod https_redirect;
 pub mod load;
 mod logs;
+pub mod pem;
 mod proxy_protocol;
 mod retry;
 mod traffic;
 mod upstream;
+mod upstream_tls;
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -28,11 +31,13 @@ use crate::yaml::{Located, Named, Node, Place, Rest};
 pub use acme::{Acme, AcmeCertificate, AcmeChallenge, Eab};
 pub use balance::{Balance, HashBy, SameSite, Sticky};
 pub use circuit_breaker::{BreakerFallback, BreakerPer, CircuitBreaker, CircuitBreakers, StaleFallback};
+pub use https_redirect::HttpsRedirect;
 pub use logs::{AccessFormat, AccessLog, AuditLog, AuditOnly, Log, LogFormat, WebhookLog};
 pub use proxy_protocol::{From as ProxyProtocolFrom, ProxyProtocol, TellClient};
 pub use retry::{Backoff, Retry, UnsafeMethods};
 pub use traffic::{Mirror, Split, SplitPart, SplitWhen};
 pub use upstream::{Protocol, Target, Timeouts, Upstream, UpstreamHost};
+pub use upstream_tls::{ClientCert, TlsVersion, UpstreamTls, UpstreamTlsSettings, Verify};
 
 /// `gateway.yaml`: what belongs to the gateway, and everything an included file may hold.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
@@ -142,6 +147,8 @@ pub struct Listener {
     pub tls: Option<Tls>,
     /// Connections begin with a header of the PROXY protocol: `true` from `trusted_proxies`, or `{ from: [10.0.0.0/8] }`.
     pub proxy_protocol: Option<ProxyProtocol>,
+    /// Redirects every request to HTTPS: `true` to port 443, or to this port. What ACME asks for over plain HTTP stays.
+    pub https_redirect: Option<Located<HttpsRedirect>>,
 }
 
 /// TLS of a listener. Files are PEM, named relative to gateway.yaml; a change in one is a reload.
@@ -157,6 +164,11 @@ pub struct Tls {
     pub client_ca: Option<Located<String>>,
     /// Whether a client has to have a certificate. Default: `required` with `client_ca`, otherwise `none`.
     pub client_auth: Option<Located<ClientAuth>>,
+    /// Lists of certificates that the authorities of clients have revoked, one for each authority. Default: none is asked.
+    pub crl: Option<Located<String>>,
+    /// The oldest version that is spoken. Default `"1.2"`.
+    #[serde(default)]
+    pub min_version: TlsVersion,
 }
 
 /// A certificate of a listener.
@@ -166,6 +178,8 @@ pub struct Certificate {
     pub cert: Located<String>,
     /// Its private key, without a password.
     pub key: Located<String>,
+    /// What its authority says of it (OCSP), in DER: sent along in the handshake. Default: nothing.
+    pub ocsp: Option<Located<String>>,
 }
 
 /// Whether a client has to have a certificate.
@@ -182,7 +196,9 @@ pub enum ClientAuth {
 impl Tls {
     /// Every file it names.
     pub fn files(&self) -> impl Iterator<Item = &Located<String>> {
-        self.certificates.value.iter().flat_map(|pair| [&pair.cert, &pair.key]).chain(&self.client_ca)
+        let certificates = self.certificates.value.iter();
+        let pairs = certificates.flat_map(|pair| [&pair.cert, &pair.key].into_iter().chain(&pair.ocsp));
+        pairs.chain(&self.client_ca).chain(&self.crl)
     }
 }
 

@@ -7,6 +7,7 @@
 
 mod board;
 mod courier;
+mod line;
 mod mirror;
 mod pause;
 mod post;

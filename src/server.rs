@@ -30,6 +30,7 @@ use tracing::{error, info, warn};
 use crate::acme::Acme;
 use crate::admin::{self, Admin};
 use crate::clock;
+use crate::config::Verify;
 use crate::delivery::Delivery;
 use crate::gateway::Settings;
 use crate::identity::Shared;
@@ -44,7 +45,7 @@ use crate::observe::webhooks::WebhookLog;
 use crate::overload::Overload;
 use crate::proxy::body_memory;
 use crate::replay::Replay;
-use crate::upstream::breaker_samples;
+use crate::upstream::{Upstream, breaker_samples};
 use admission::Admission;
 use handover::{Predecessor, Successor};
 use listeners::Listeners;
@@ -165,6 +166,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     spawn_keepers(&live, &identity, &limits, &replay);
     keep_certificates(&live, acme, &metrics);
     tell_expired(&settings);
+    tell_unverified(live.current().upstreams());
     for (asked, bound) in listeners.bound() {
         info!(%asked, %bound, "listening");
     }
@@ -359,6 +361,7 @@ async fn control(
                 let current = live.current();
                 listeners.follow(&current.settings.listeners);
                 tell_expired(&current.settings);
+                tell_unverified(current.upstreams());
                 let wanted = std::mem::replace(&mut connections_max, current.settings.limits.connections_max);
                 if wanted != connections_max {
                     descriptors::provide(connections_max);
@@ -379,6 +382,29 @@ fn tell_expired(settings: &Settings) {
         let certificates = listener.tls.iter().flat_map(|tls| &tls.ends);
         for (cert, end) in certificates.filter(|(_, end)| *end < now) {
             error!(listener = %listener.address, cert, since = clock::rfc3339(*end), "this certificate has expired");
+        }
+        let lists = listener.tls.iter().flat_map(|tls| &tls.lists);
+        for (crl, end) in lists.filter(|(_, end)| *end < now) {
+            let since = clock::rfc3339(*end);
+            error!(listener = %listener.address, crl, since, "this revocation list is out of date: no client certificate is taken");
+        }
+    }
+}
+
+/// Says which upstreams anybody could stand in for, and with which of them the gateway has nothing valid to show.
+fn tell_unverified(upstreams: &[Arc<Upstream>]) {
+    let now = clock::wall();
+    for upstream in upstreams {
+        let Some(tls) = &upstream.tls else { continue };
+        if tls.verify == Verify::Off {
+            warn!(
+                upstream = &*upstream.name,
+                "`verify: off`: whoever stands in between can read and change everything"
+            );
+        }
+        if let Some(identity) = tls.identity.as_ref().filter(|identity| identity.not_after < now) {
+            let (cert, since) = (&*identity.file, clock::rfc3339(identity.not_after));
+            error!(upstream = &*upstream.name, cert, since, "this client certificate has expired");
         }
     }
 }

@@ -17,6 +17,7 @@ pub mod split;
 pub mod stale;
 mod state;
 mod sticky;
+mod tls;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -25,6 +26,7 @@ use std::time::{Duration, Instant};
 use smallvec::SmallVec;
 
 use crate::clock;
+use crate::config::load::Attached;
 use crate::config::{self, Protocol, UpstreamHost};
 use crate::observe::metrics::{Metrics, TargetMetrics};
 use crate::proxy_protocol;
@@ -42,6 +44,7 @@ use retry::Retry;
 use spec::{Spec, TargetSpec};
 pub use state::State;
 use sticky::Sticky;
+pub use tls::{TargetName, Tls};
 
 /// A named set of targets, ready to be asked for the next one.
 pub struct Upstream {
@@ -52,6 +55,8 @@ pub struct Upstream {
     /// Connections tell targets who the client is, in this version of the PROXY protocol.
     pub tells_client: Option<proxy_protocol::Version>,
     pub retry: Retry,
+    /// `None`: in plain text.
+    pub tls: Option<Arc<Tls>>,
     targets: Box<[Target]>,
     /// Those that are no backups, then the backups, if there are any.
     tiers: Box<[Tier]>,
@@ -85,6 +90,8 @@ pub struct Target {
     /// What happens to it, whatever snapshot a request belongs to.
     pub state: Arc<State>,
     pub breaker: Option<Arc<Breaker>>,
+    /// With TLS: who it has to be.
+    pub name: Option<Arc<TargetName>>,
     weight: u16,
     in_flight_max: Option<u32>,
     address: Address,
@@ -105,9 +112,10 @@ impl Upstream {
         written: &config::Upstream,
         previous: Option<&Arc<Self>>,
         metrics: &Arc<Metrics>,
+        files: &Attached,
     ) -> Result<Arc<Self>, Vec<Problem>> {
         let mut problems = Vec::new();
-        let spec = Spec::check(name, written, &mut problems);
+        let spec = Spec::check(name, written, files, &mut problems);
         let mut targets = Vec::with_capacity(written.targets.len());
         for target in &written.targets.value {
             match Address::parse(&target.address) {
@@ -138,6 +146,7 @@ impl Upstream {
                 metrics,
                 breaker: Breaker::compile(spec.breakers.target.as_ref(), known, &own_name, Some(of), now),
                 state,
+                name: spec.tls.as_ref().map(|tls| Arc::new(tls.name_of(&label))),
                 weight: written.weight,
                 in_flight_max: written.in_flight_max,
                 label,
@@ -150,6 +159,7 @@ impl Upstream {
             host: spec.host,
             tells_client: spec.tells_client,
             retry: Retry::compile(&spec.retry, previous.map(|previous| &previous.retry), now),
+            tls: spec.tls.clone(),
             targets: spec.targets.iter().zip(targets).map(target).collect(),
             tiers: tiers.into(),
             counts: spec.way.counts() || spec.targets.iter().any(|target| target.in_flight_max.is_some()),

@@ -15,7 +15,7 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use serde::de::DeserializeOwned;
 use sha2::{Digest, Sha256};
 
-use super::{Fragment, Root, Tls};
+use super::{Fragment, Root, Tls, UpstreamTls};
 use crate::types::hex;
 use crate::yaml::{FileId, Kind, Lookup, Node, Place, Problem, Sources, decode, interpolate, parse};
 
@@ -37,11 +37,11 @@ pub struct Config {
     pub fragments: Vec<Fragment>,
     /// The folder of `gateway.yaml`: paths in it are relative to that.
     pub base: PathBuf,
-    /// The certificates and keys of listeners.
+    /// The certificates and keys of listeners and upstreams.
     pub attached: Attached,
 }
 
-/// What the files hold that are named in `listeners`, by their names as written; or why they cannot be read.
+/// What the files hold that `tls` names, by their names as written; or why they cannot be read.
 pub type Attached = BTreeMap<String, Result<Vec<u8>, String>>;
 
 /// What came out of reading.
@@ -101,7 +101,7 @@ pub fn load(path: &Path, environment: &Environment, overrides: &Overrides) -> Lo
     let root = reading.root(path);
     let fragments = root.as_ref().map(|root| reading.fragments(root)).unwrap_or_default();
     let hash = hash(&reading.files);
-    let contents = root.as_ref().map(|root| reading.attached(root)).unwrap_or_default();
+    let contents = root.as_ref().map(|root| reading.attached(root, &fragments)).unwrap_or_default();
     let attached = contents.keys().map(|name| reading.base.join(name)).collect();
     let config = match root {
         Some(root) if reading.problems.is_empty() => {
@@ -201,10 +201,13 @@ impl Reading<'_> {
     }
 
     /// Reads certificates and keys. What cannot be read is told when they are compiled, at their place.
-    fn attached(&self, root: &Root) -> Attached {
+    fn attached(&self, root: &Root, fragments: &[Fragment]) -> Attached {
         let tls = root.listeners.iter().filter_map(|listener| listener.tls.as_ref());
         let acme = root.acme.iter().filter_map(|acme| acme.ca.as_ref());
         let names = tls.flat_map(Tls::files).chain(acme).map(|name| name.value.clone());
+        let upstreams = fragments.iter().flat_map(|fragment| fragment.upstreams.iter()).chain(root.upstreams.iter());
+        let of_upstreams = upstreams.filter_map(|(_, upstream)| upstream.tls.as_ref());
+        let names = names.chain(of_upstreams.flat_map(UpstreamTls::files).map(|name| name.value));
         names.map(|name| (name.clone(), read_bytes(&self.base.join(&name), PEM_BYTES_MAX))).collect()
     }
 

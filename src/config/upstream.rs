@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Balance, CircuitBreakers, Retry, Sticky, TellClient};
+use super::{Balance, CircuitBreakers, Retry, Sticky, TellClient, UpstreamTls};
 use crate::types::Period;
 use crate::yaml::Located;
 
@@ -29,7 +29,10 @@ pub struct Upstream {
     /// The protocol targets speak.
     #[serde(default)]
     pub protocol: Protocol,
-    /// The `Host` field targets are sent: `pass` (default) what the client sent, `target` the target's address.
+    /// TLS to the targets: `true`, or how. Default: none.
+    pub tls: Option<UpstreamTls>,
+    /// The `Host` field targets are sent: `pass` (default) what the client sent, `target` the target's address, or with `tls`
+    /// the name its certificate is for.
     #[serde(default)]
     pub host: UpstreamHost,
     /// Connections begin with a header of the PROXY protocol that names the client; no two clients share one. Default: none.
@@ -74,6 +77,10 @@ pub enum Protocol {
     Http1,
     /// HTTP/2 with prior knowledge, without TLS
     H2c,
+    /// HTTP/2, agreed on with `tls`. A target that does not agree gets no request.
+    H2,
+    /// HTTP/2 or HTTP/1.1, as each target prefers; with `tls`
+    Auto,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Deserialize, JsonSchema)]

@@ -6,9 +6,7 @@
 use std::collections::HashMap;
 use std::error::Error;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -17,11 +15,10 @@ use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
 use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use smallvec::SmallVec;
-use tower_service::Service;
 
+use super::line::{To, is_tls};
 use super::verdict::{Answer, retry_after};
 use crate::clock;
 use crate::config::{Protocol, UpstreamHost};
@@ -45,11 +42,13 @@ const KEEPALIVE: Duration = Duration::from_secs(4);
 const ADDRESSES_MAX: usize = 256;
 
 type Outgoing = Client<To, Full<Bytes>>;
+/// An address, and with TLS the name that is expected there.
+type Reached = (SocketAddr, Option<Arc<str>>);
 
 /// The way to one upstream.
 pub struct Post {
     upstream: Arc<Upstream>,
-    clients: Mutex<HashMap<SocketAddr, Outgoing>>,
+    clients: Mutex<HashMap<Reached, Outgoing>>,
 }
 
 impl Post {
@@ -116,15 +115,16 @@ impl Post {
     }
 
     async fn send(&self, claimed: &Claimed, mut choice: Choice<'_>, deadline: Instant) -> Answer {
-        let Some(request) = self.request(claimed, choice.address) else {
-            return Answer::Damaged;
+        let Some(request) = self.request(claimed, &choice) else { return Answer::Damaged };
+        let Some(client) = self.client(&choice) else {
+            return Answer::Unreachable("the target has no name".to_owned());
         };
         let metrics = &choice.target.metrics;
         // When the time is over this is dropped, and the target had it.
         let permit = choice.permit.take();
         let mut waiting = Waiting { metrics, permit, deadline, ended: false };
         let started = clock::now();
-        let sent = self.client(&choice).request(request).await;
+        let sent = client.request(request).await;
         waiting.ended = true;
         let (mut permit, now) = (waiting.permit.take(), clock::now());
         if let Some(permit) = &mut permit {
@@ -148,12 +148,12 @@ impl Post {
                 Answer::Status(status, asked)
             }
             Err(error) if error.is_connect() => {
-                metrics.failed(UpstreamError::Connect);
+                metrics.failed(if is_tls(&error) { UpstreamError::Tls } else { UpstreamError::Connect });
                 self.upstream.failed(choice.index, now);
                 Answer::Unreachable(words("cannot connect", &error))
             }
             Err(error) => {
-                metrics.failed(UpstreamError::Reset);
+                metrics.failed(if is_tls(&error) { UpstreamError::Tls } else { UpstreamError::Reset });
                 self.upstream.failed(choice.index, now);
                 Answer::Broken(words("the exchange broke off", &error))
             }
@@ -161,21 +161,25 @@ impl Post {
     }
 
     /// The request for a target. `None`: the message is damaged.
-    fn request(&self, claimed: &Claimed, address: SocketAddr) -> Option<Request<Full<Bytes>>> {
+    fn request(&self, claimed: &Claimed, choice: &Choice<'_>) -> Option<Request<Full<Bytes>>> {
         let Message { id, delivery, method, target, fields, body, .. } = &claimed.message;
-        let own = HeaderValue::try_from(address.to_string()).ok()?;
+        let own = choice.target.name.as_ref().map(|name| name.host.to_string());
+        let own = HeaderValue::try_from(own.unwrap_or_else(|| choice.address.to_string())).ok()?;
         let host = fields.iter().find(|(name, _)| name == HOST.as_str()).filter(|(_, value)| !value.is_empty());
         let host = host.filter(|_| self.upstream.host == UpstreamHost::Pass);
         let host = host.and_then(|(_, value)| HeaderValue::from_bytes(value).ok()).unwrap_or(own.clone());
         // Over HTTP/2 it is the host; where to connect to is settled.
         let authority = Authority::try_from(host.as_bytes()).or_else(|_| Authority::try_from(own.as_bytes())).ok()?;
-        let uri = Uri::builder().scheme(Scheme::HTTP).authority(authority);
+        let uri = Uri::builder()
+            .scheme(if self.upstream.tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP })
+            .authority(authority);
         let uri = uri.path_and_query(PathAndQuery::try_from(target.as_str()).ok()?).build().ok()?;
         let mut request = Request::builder().method(Method::from_bytes(method.as_bytes()).ok()?).uri(uri);
         for (name, value) in fields.iter().filter(|(name, _)| name != HOST.as_str()) {
             request = request.header(name, value.as_slice());
         }
-        if self.upstream.protocol == Protocol::Http1 {
+        // Which one `auto` comes to is not known yet; over HTTP/2 it says the same as the authority.
+        if matches!(self.upstream.protocol, Protocol::Http1 | Protocol::Auto) {
             request = request.header(HOST, host);
         }
         if claimed.attempt != Claimed::NO_DELIVERY {
@@ -187,22 +191,24 @@ impl Post {
         request.body(Full::new(body.clone())).ok()
     }
 
-    fn client(&self, choice: &Choice<'_>) -> Outgoing {
+    fn client(&self, choice: &Choice<'_>) -> Option<Outgoing> {
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if clients.len() >= ADDRESSES_MAX && !clients.contains_key(&choice.address) {
+        // Two targets may have one address, and different names.
+        let name = choice.target.name.as_ref().map(|name| Arc::clone(&name.server_name));
+        if let Some(known) = clients.get(&(choice.address, name.clone())) {
+            return Some(known.clone());
+        }
+        let client = Client::builder(TokioExecutor::new())
+            .pool_timer(TokioTimer::new())
+            .pool_idle_timeout(self.upstream.timeouts.keepalive.unwrap_or(KEEPALIVE))
+            .http2_only(matches!(self.upstream.protocol, Protocol::H2c | Protocol::H2))
+            .set_host(false)
+            .build(To::new(&self.upstream, choice.target, choice.address)?);
+        if clients.len() >= ADDRESSES_MAX {
             clients.clear();
         }
-        let client = clients.entry(choice.address).or_insert_with(|| {
-            let timeouts = &self.upstream.timeouts;
-            let to = To::new(choice.address, timeouts.connect, Arc::clone(&choice.target.metrics));
-            Client::builder(TokioExecutor::new())
-                .pool_timer(TokioTimer::new())
-                .pool_idle_timeout(timeouts.keepalive.unwrap_or(KEEPALIVE))
-                .http2_only(self.upstream.protocol == Protocol::H2c)
-                .set_host(false)
-                .build(to)
-        });
-        client.clone()
+        clients.insert((choice.address, name), client.clone());
+        Some(client)
     }
 }
 
@@ -264,42 +270,4 @@ fn words(what: &str, error: &dyn Error) -> String {
         root = Some(cause);
     }
     root.map_or_else(|| what.to_owned(), |cause| format!("{what}: {cause}"))
-}
-
-/// Connects to one address, whatever host a request names.
-#[derive(Clone)]
-struct To {
-    address: Uri,
-    http: HttpConnector,
-    metrics: Arc<TargetMetrics>,
-}
-
-impl To {
-    fn new(address: SocketAddr, timeout: Duration, metrics: Arc<TargetMetrics>) -> Self {
-        let mut http = HttpConnector::new();
-        http.set_connect_timeout(Some(timeout));
-        http.set_nodelay(true);
-        // An address and a port are always one; the alternative is never taken.
-        let address = Uri::try_from(format!("http://{address}")).unwrap_or_default();
-        Self { address, http, metrics }
-    }
-}
-
-impl Service<Uri> for To {
-    type Response = <HttpConnector as Service<Uri>>::Response;
-    type Error = <HttpConnector as Service<Uri>>::Error;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Self::Error>> + Send>>;
-
-    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
-        self.http.poll_ready(context)
-    }
-
-    fn call(&mut self, _: Uri) -> Self::Future {
-        let (connecting, metrics) = (self.http.call(self.address.clone()), Arc::clone(&self.metrics));
-        Box::pin(async move {
-            let connected = connecting.await?;
-            metrics.connected(false);
-            Ok(connected)
-        })
-    }
 }

@@ -184,7 +184,7 @@ fn upstreams(
     let known: HashMap<&str, &Arc<Upstream>> = known.iter().map(|upstream| (&*upstream.name, upstream)).collect();
     let mut compiled = Upstreams::new();
     for (name, upstream) in written {
-        match Upstream::compile(name, upstream, known.get(name.value.as_str()).copied(), metrics) {
+        match Upstream::compile(name, upstream, known.get(name.value.as_str()).copied(), metrics, &config.attached) {
             Ok(upstream) => {
                 compiled.insert(name.value.clone(), upstream);
             }

@@ -25,6 +25,8 @@ pub struct Listener {
     pub tls: Option<Arc<Tls>>,
     /// Who connects here, and begins each connection with a header of the PROXY protocol. `None`: clients themselves.
     pub proxies: Option<Arc<[IpNet]>>,
+    /// The port of HTTPS that plain HTTP is redirected to.
+    pub https_port: Option<u16>,
 }
 
 /// Compiles the listeners. One whose TLS did not change keeps it, and with it the sessions that clients may resume.
@@ -65,7 +67,8 @@ pub fn listeners(
             }
             Tls::compile(tls, &config.attached, managed, known, problems)
         });
-        Listener { address, tls, proxies: proxies(written, &root.trusted_proxies, problems) }
+        let proxies = proxies(written, &root.trusted_proxies, problems);
+        Listener { address, tls, proxies, https_port: https_port(written, problems) }
     });
     compiled.collect()
 }
@@ -89,4 +92,17 @@ fn proxies(written: &config::Listener, trusted: &[Network], problems: &mut Vec<P
         );
     }
     Some(networks.iter().map(|network| network.0).collect())
+}
+
+fn https_port(written: &config::Listener, problems: &mut Vec<Problem>) -> Option<u16> {
+    let asked = written.https_redirect.as_ref()?;
+    let port = asked.value.port()?;
+    if written.tls.is_some() {
+        let problem = Problem::new(asked.place, "a listener with `tls` has nothing to redirect to HTTPS");
+        problems.push(problem.with_hint("write `https_redirect` at the listener of plain HTTP"));
+    }
+    if port == 0 {
+        problems.push(Problem::new(asked.place, "port 0 cannot be connected to"));
+    }
+    Some(port)
 }

@@ -15,10 +15,11 @@ use super::edge::{Connection, connection_of};
 use super::exchange::Exchange;
 use super::heads::{Request, Seen, end_nominated, set_target};
 use super::phases::NOWHERE;
+use super::redirected::redirect;
 use crate::client::{self, Guarded};
 use crate::context::{Captures, CloseOn, Context, Scheme};
 use crate::gateway::{Gateway, Limits, Matched};
-use crate::reply::{Code, Rejection};
+use crate::reply::{Code, Rejection, Reply};
 use crate::route::normalise;
 
 /// What only Pingora's head can tell, looked at before it is taken apart.
@@ -64,8 +65,15 @@ pub fn begin(session: &mut Session, x: &mut Exchange) {
     session.set_write_timeout(Some(limits.body_timeout));
 }
 
-/// Looks at the head and finds the route. On return `context` is set, also when the request is refused.
-pub fn admit(head: &mut Parts, raw: &Raw, x: &mut Exchange) -> Result<(), Rejection> {
+/// An answer before any filter ran passes the response hooks of the default ones.
+pub fn fall_back(x: &mut Exchange) {
+    let fallback = x.gateway.fallback();
+    x.reached = fallback.chain.links().len();
+    x.route = Some(Arc::clone(fallback));
+}
+
+/// Looks at the head and finds the route, unless the request is redirected. On return `context` is set, also when the request is refused.
+pub fn admit(head: &mut Parts, raw: &Raw, x: &mut Exchange) -> Result<Option<Box<Reply>>, Rejection> {
     let Exchange { gateway, connection, original, .. } = x;
     let limits = &gateway.settings.limits;
     let peer = peer(connection.as_deref());
@@ -94,11 +102,14 @@ pub fn admit(head: &mut Parts, raw: &Raw, x: &mut Exchange) -> Result<(), Reject
         settle_host(head, host)?;
     }
     normalise_path(head, original)?;
+    if let Some(reply) = redirect(head, context, connection.as_deref())? {
+        return Ok(Some(reply));
+    }
     match gateway.find(&Seen(head), context) {
         Matched::Route(route) => {
             x.in_flight = Some(route.metrics.begin());
             x.route = Some(Arc::clone(route));
-            Ok(())
+            Ok(None)
         }
         Matched::Refused(rejection) => Err(rejection),
     }

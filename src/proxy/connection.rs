@@ -114,9 +114,11 @@ impl Engine {
     }
 
     /// Serves one client until it leaves, or until it is idle while the engine drains.
-    pub async fn serve(&self, stream: TcpStream, arrival: Arrival) {
+    /// With `https_port` requests are redirected there.
+    pub async fn serve(&self, stream: TcpStream, arrival: Arrival, https_port: Option<u16>) {
         let mut connection = Connection::new(arrival.peer, self.limits(), Scheme::Http);
         connection.reached = arrival.reached(&stream);
+        connection.https_port = https_port;
         let connection = Arc::new(connection);
         let Some(mut stream) = self.stream(Socket::Plain(stream), &connection) else { return };
         let mut shutdown = self.shutdown.subscribe();

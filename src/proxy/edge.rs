@@ -60,6 +60,8 @@ pub struct Connection {
     /// The address that the client connected to.
     pub reached: Option<SocketAddr>,
     pub scheme: Scheme,
+    /// The port of HTTPS, where plain HTTP is redirected to it.
+    pub https_port: Option<u16>,
     /// What the client has proved in the handshake.
     pub certificate: Option<Arc<ClientCertificate>>,
     limits: EdgeLimits,
@@ -100,6 +102,7 @@ impl Connection {
             peer_text: PeerText::new(peer.ip()),
             reached: None,
             scheme,
+            https_port: None,
             certificate: None,
             limits,
             opened,

@@ -17,7 +17,7 @@ use crate::overload::Place;
 use crate::reply::Code;
 use crate::upstream::breaker::Permit;
 use crate::upstream::stale::Keeping;
-use crate::upstream::{Tried, Upstream};
+use crate::upstream::{TargetName, Tried, Upstream};
 
 /// The state of one exchange. It pins the snapshot it began with.
 pub struct Exchange {
@@ -91,6 +91,8 @@ pub struct Chosen {
     pub index: u16,
     pub metrics: Arc<TargetMetrics>,
     pub address: std::net::SocketAddr,
+    /// With TLS: who it has to be.
+    pub name: Option<Arc<TargetName>>,
 }
 
 impl Exchange {

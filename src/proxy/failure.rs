@@ -1,5 +1,7 @@
 //! What a failed exchange means: for the client, and for the counters.
 
+use std::io;
+
 use http::HeaderValue;
 use http::header::RETRY_AFTER;
 use pingora::{Error, ErrorSource, ErrorType};
@@ -80,12 +82,14 @@ pub fn kind(error: &Error) -> UpstreamError {
         | ErrorType::ConnectNoRoute
         | ErrorType::ConnectError
         | ErrorType::SocketError
-        | ErrorType::BindError
-        | ErrorType::TLSHandshakeFailure
+        | ErrorType::BindError => UpstreamError::Connect,
+        ErrorType::TLSHandshakeFailure
         | ErrorType::TLSHandshakeTimedout
         | ErrorType::InvalidCert
-        | ErrorType::HandshakeError => UpstreamError::Connect,
+        | ErrorType::HandshakeError => UpstreamError::Tls,
         ErrorType::ReadTimedout | ErrorType::WriteTimedout => UpstreamError::Timeout,
+        // A target may refuse the certificate of the gateway when the handshake seems to be over (RFC 8446 §4.4.2.4).
+        ErrorType::ReadError | ErrorType::WriteError if is_tls(error) => UpstreamError::Tls,
         ErrorType::ReadError | ErrorType::WriteError | ErrorType::ConnectionClosed => UpstreamError::Reset,
         ErrorType::InvalidHTTPHeader
         | ErrorType::H1Error
@@ -94,4 +98,10 @@ pub fn kind(error: &Error) -> UpstreamError {
         | ErrorType::InvalidH2 => UpstreamError::Protocol,
         _ => UpstreamError::Other,
     }
+}
+
+/// Whether TLS broke off, or came to no end.
+fn is_tls(error: &Error) -> bool {
+    let cause = error.root_cause().downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+    matches!(cause, Some(cause) if cause.is::<rustls::Error>())
 }

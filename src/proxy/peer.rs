@@ -1,11 +1,12 @@
 //! Where and how to connect.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use pingora::protocols::{ALPN, TcpKeepalive};
 use pingora::upstreams::peer::HttpPeer;
 
+use super::exchange::Chosen;
+use super::secured::secure;
 use crate::config::Protocol;
 use crate::upstream::Upstream;
 
@@ -20,9 +21,12 @@ const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
     user_timeout: Duration::from_secs(0),
 };
 
-/// The target of an attempt, with the bounds of its upstream.
-pub fn peer(upstream: &Upstream, address: SocketAddr, remaining: Option<Duration>) -> Box<HttpPeer> {
-    let mut peer = Box::new(HttpPeer::new(address, false, String::new()));
+/// The target of an attempt, with the bounds of its upstream. With TLS it has a `name`.
+pub fn peer(upstream: &Upstream, chosen: &Chosen, remaining: Option<Duration>, is_upgrade: bool) -> Box<HttpPeer> {
+    let mut peer = Box::new(HttpPeer::new(chosen.address, false, String::new()));
+    if let (Some(tls), Some(name)) = (&upstream.tls, &chosen.name) {
+        secure(&mut peer, tls, name);
+    }
     let timeouts = &upstream.timeouts;
     let options = &mut peer.options;
     options.connection_timeout = Some(shorter(timeouts.connect, remaining));
@@ -30,8 +34,14 @@ pub fn peer(upstream: &Upstream, address: SocketAddr, remaining: Option<Duration
     options.write_timeout = Some(timeouts.idle);
     options.idle_timeout = timeouts.keepalive;
     options.tcp_keepalive = Some(TCP_KEEPALIVE);
-    if upstream.protocol == Protocol::H2c {
-        options.alpn = ALPN::H2;
+    match upstream.protocol {
+        Protocol::Http1 => {}
+        // What HTTP/1.1 is upgraded to does not go over HTTP/2.
+        Protocol::Auto if is_upgrade => {}
+        Protocol::H2c | Protocol::H2 => options.alpn = ALPN::H2,
+        Protocol::Auto => options.alpn = ALPN::H2H1,
+    }
+    if upstream.protocol != Protocol::Http1 {
         options.max_h2_streams = H2_STREAMS_MAX;
     }
     peer

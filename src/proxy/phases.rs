@@ -29,6 +29,7 @@ use super::peer::{peer, shorter};
 use super::replayed::{keep_te, replay};
 use super::report;
 use super::retry;
+use super::secured;
 use super::sound;
 use super::target::{hints, is_whole, sticky_cookie, tells_its_end};
 use super::tenure::Tenure;
@@ -76,16 +77,17 @@ impl ProxyHttp for App {
         let raw = Raw::look(session, x);
         let mut head = heads::take(session.req_header_mut());
         let admitted = admit::admit(&mut head, &raw, x);
-        let decision = match admitted.or_else(|rejection| validated::pass(&head, rejection, x)) {
-            Ok(()) => match validated::answer(&head, x).map(Decision::Reply).or_else(|| self.shed(x)) {
+        let decision = match admitted.or_else(|rejection| validated::pass(&head, rejection, x).map(|()| None)) {
+            Ok(Some(reply)) => {
+                admit::fall_back(x);
+                Decision::Reply(reply)
+            }
+            Ok(None) => match validated::answer(&head, x).map(Decision::Reply).or_else(|| self.shed(x)) {
                 Some(decided) => decided,
                 None => decide(session, &mut head, x).await,
             },
             Err(rejection) => {
-                // A refusal before any filter ran passes the response hooks of the default ones.
-                let fallback = x.gateway.fallback();
-                x.reached = fallback.chain.links().len();
-                x.route = Some(Arc::clone(fallback));
+                admit::fall_back(x);
                 if rejection.code == Code::BAD_REQUEST {
                     // Where one thing was malformed, the next request may not begin where it seems to.
                     session.set_keepalive(None);
@@ -159,16 +161,16 @@ impl ProxyHttp for App {
             x.body_bytes_in = 0;
         }
         forward.tried.push(chosen.index);
-        forward.target = Some(chosen.metrics);
+        forward.target = Some(Arc::clone(&chosen.metrics));
         forward.address = Some(chosen.address);
         forward.attempt = now;
         // A client of HTTP/1.0 need not send a Host; what goes on is HTTP/1.1, which has one.
         // It is the first field, as a rule: looking for it by its name costs more.
         let names_host = || session.req_header().headers.keys().any(|name| *name == HOST);
         if upstream.host == UpstreamHost::Target || !names_host() {
-            session.req_header_mut().insert_header(HOST, chosen.address.to_string())?;
+            session.req_header_mut().insert_header(HOST, chosen.host())?;
         }
-        let mut peer = peer(upstream, chosen.address, remaining);
+        let mut peer = peer(upstream, &chosen, remaining, session.is_upgrade_req());
         if let Some(version) = upstream.tells_client {
             announce::begin(&mut peer, version, x.connection.as_deref(), x.context.as_ref());
         }
@@ -198,7 +200,7 @@ impl ProxyHttp for App {
         if let Some(target) = x.forward.as_ref().and_then(|forward| forward.target.as_ref()) {
             target.connected(reused);
         }
-        Ok(())
+        secured::check_version(x, digest)
     }
 
     async fn upstream_request_filter(
@@ -207,6 +209,7 @@ impl ProxyHttp for App {
         request: &mut RequestHeader,
         x: &mut Box<Exchange>,
     ) -> pingora::Result<()> {
+        secured::check_protocol(x, request.version)?;
         if x.replayed.is_some() {
             keep_te(session, request)?;
         }

@@ -101,7 +101,7 @@ pub fn broke_off(session: &Session, x: &mut Exchange, mut e: Box<Error>, client_
         let reason = match kind {
             UpstreamError::Reset => Some(Reason::Reset),
             UpstreamError::Timeout => Some(Reason::Timeout),
-            UpstreamError::Connect | UpstreamError::Protocol | UpstreamError::Other => None,
+            UpstreamError::Connect | UpstreamError::Tls | UpstreamError::Protocol | UpstreamError::Other => None,
         };
         let again = fails(session, x, kind, reason, clock::now());
         e.set_retry(again);

@@ -86,6 +86,13 @@ fn reason(error: &io::Error) -> &'static str {
             "certificate_expired"
         }
         rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer) => "certificate_unknown_issuer",
+        rustls::Error::InvalidCertificate(CertificateError::Revoked) => "certificate_revoked",
+        rustls::Error::InvalidCertificate(
+            CertificateError::UnknownRevocationStatus
+            | CertificateError::ExpiredRevocationList
+            | CertificateError::ExpiredRevocationListContext { .. },
+        )
+        | rustls::Error::InvalidCertRevocationList(_) => "revocation_unknown",
         rustls::Error::InvalidCertificate(_) => "certificate_invalid",
         rustls::Error::AlertReceived(_) => "alert",
         rustls::Error::PeerIncompatible(_) => "incompatible",

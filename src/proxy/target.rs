@@ -36,7 +36,8 @@ impl Forward {
     /// Takes this target for the next attempt, and leaves that of the last one.
     pub fn take(&mut self, choice: Choice<'_>) {
         let metrics = Arc::clone(&choice.target.metrics);
-        self.chosen = Some(Chosen { index: choice.index, metrics, address: choice.address });
+        let name = choice.target.name.clone();
+        self.chosen = Some(Chosen { index: choice.index, metrics, address: choice.address, name });
         self.sets_cookie = choice.sets_cookie;
         let (seat, permit) = choice.keep();
         self.leave();
@@ -120,6 +121,14 @@ impl Forward {
 impl Drop for Forward {
     fn drop(&mut self) {
         self.end();
+    }
+}
+
+impl Chosen {
+    /// The target as `Host`: what its certificate is for, or else its address.
+    pub fn host(&self) -> String {
+        let name = self.name.as_ref().map(|name| name.host.to_string());
+        name.unwrap_or_else(|| self.address.to_string())
     }
 }
 

@@ -271,7 +271,7 @@ impl Client {
         let _ = stream.set_nodelay(true);
         let open = self.metrics.accepted();
         match &self.listener.tls {
-            None => self.engine.serve(stream, arrival).await,
+            None => self.engine.serve(stream, arrival, self.listener.https_port).await,
             Some(tls) => self.engine.serve_tls(stream, arrival, tls, &self.metrics).await,
         }
         drop((permit, open));

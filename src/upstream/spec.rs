@@ -1,10 +1,12 @@
 //! What is written of an upstream, checked.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::balance::{Tier, Way};
 use super::breaker::Breakers;
-use super::{Timeouts, retry, sticky};
+use super::{Timeouts, Tls, retry, sticky};
+use crate::config::load::Attached;
 use crate::config::{self, Protocol, TellClient, UpstreamHost};
 use crate::proxy_protocol;
 use crate::yaml::{Located, Problem};
@@ -29,6 +31,7 @@ pub struct Spec {
     pub retry: retry::Rules,
     pub breakers: Breakers,
     pub tells_client: Option<proxy_protocol::Version>,
+    pub tls: Option<Arc<Tls>>,
 }
 
 #[derive(Clone, PartialEq, Eq)]
@@ -40,7 +43,12 @@ pub struct TargetSpec {
 }
 
 impl Spec {
-    pub fn check(name: &Located<String>, written: &config::Upstream, problems: &mut Vec<Problem>) -> Self {
+    pub fn check(
+        name: &Located<String>,
+        written: &config::Upstream,
+        files: &Attached,
+        problems: &mut Vec<Problem>,
+    ) -> Self {
         if written.targets.is_empty() {
             problems.push(Problem::new(written.targets.place, format!("upstream `{}` has no target", name.value)));
         }
@@ -88,6 +96,7 @@ impl Spec {
                 TellClient::V1 => proxy_protocol::Version::V1,
                 TellClient::V2 => proxy_protocol::Version::V2,
             }),
+            tls: Tls::check(written, files, problems),
         }
     }
 

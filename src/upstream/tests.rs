@@ -14,7 +14,13 @@ fn try_compile(yaml: &str, previous: Option<&Arc<Upstream>>) -> Result<Arc<Upstr
     let mut sources = Sources::new();
     let file = sources.add("test.yaml", yaml);
     let written: config::Upstream = decode(&parse(&sources, file)?)?;
-    Upstream::compile(&Located::new("main".into(), Place::UNKNOWN), &written, previous, &Metrics::new(1000))
+    Upstream::compile(
+        &Located::new("main".into(), Place::UNKNOWN),
+        &written,
+        previous,
+        &Metrics::new(1000),
+        &Attached::new(),
+    )
 }
 
 fn compile(yaml: &str, previous: Option<&Arc<Upstream>>) -> Arc<Upstream> {

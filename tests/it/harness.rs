@@ -9,6 +9,7 @@ mod h2c;
 mod pebble;
 mod redis;
 mod tls;
+mod tls_service;
 mod upstream;
 mod wire;
 
@@ -21,7 +22,8 @@ pub use gateway::Gateway;
 pub use h2c::{H2Client, H2Response};
 pub use pebble::{Pebble, Site};
 pub use redis::RedisServer;
-pub use tls::{Authority, Pair, TlsClient, plain};
+pub use tls::{Authority, Pair, TlsClient, plain, self_signed};
+pub use tls_service::{Shows, TlsService};
 pub use upstream::{Conn, Request, Upstream, answer};
 pub use wire::{Broken, Framing};
 

@@ -52,6 +52,7 @@ mod streaming;
 mod tls;
 mod token_service;
 mod upgrade;
+mod upstream_tls;
 mod upstreams;
 mod validate;
 mod webhook_guide;

@@ -1,5 +1,7 @@
 //! TLS listeners: who is shown which certificate, who is let in, and what a reload changes.
 
+mod strict;
+
 use std::net::SocketAddr;
 use std::process::Command;
 use std::sync::Arc;

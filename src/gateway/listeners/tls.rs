@@ -3,21 +3,25 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
+use rustls::ServerConfig;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, ResolvesServerCert, ServerSessionMemoryCache, WebPkiClientVerifier};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ResolvesServerCert, ServerSessionMemoryCache, WebPkiClientVerifier,
+};
 use rustls::sign::CertifiedKey;
-use rustls::{InconsistentKeys, RootCertStore, ServerConfig};
+use rustls::version::{TLS12, TLS13};
 use sha2::{Digest, Sha256};
+use x509_parser::prelude::FromDer as _;
+use x509_parser::revocation_list::CertificateRevocationList;
 
 use crate::acme::{Managed, Resolver};
 use crate::caller::{ClientCertificate, SubjectName};
 use crate::config::load::Attached;
-use crate::config::{self, ClientAuth};
+use crate::config::pem::Pem;
+use crate::config::{self, ClientAuth, TlsVersion};
 use crate::yaml::{Located, Problem};
 
 /// Sessions that clients may resume instead of a whole handshake.
@@ -30,6 +34,8 @@ pub struct Tls {
     pub challenge: Option<Arc<ServerConfig>>,
     /// Each certificate by the name of its file, and when it ends.
     pub ends: Vec<(String, SystemTime)>,
+    /// Each revocation list by the name of its file, and until when it is up to date.
+    pub lists: Vec<(String, SystemTime)>,
     /// Over everything it was compiled from.
     digest: [u8; 32],
 }
@@ -62,7 +68,8 @@ impl Tls {
         };
         let verifier = reading.verifier(written);
         let (certificates, verifier) = (certificates?, verifier?);
-        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions();
+        let versions: &[_] = if written.min_version == TlsVersion::V13 { &[&TLS13] } else { &[&TLS12, &TLS13] };
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions);
         let builder = match builder {
             Ok(builder) => builder,
             Err(error) => {
@@ -79,8 +86,15 @@ impl Tls {
         let challenge = challenge.ok().flatten();
         let mut config = builder.with_cert_resolver(Resolver::before(acme, Arc::new(certificates)));
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
-        Some(Arc::new(Self { config: Arc::new(config), challenge, ends, digest }))
+        if written.crl.is_some() {
+            // Who resumes a session shows no certificate again, and the list could not be asked.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        } else {
+            config.session_storage = ServerSessionMemoryCache::new(SESSIONS_MAX);
+        }
+        let lists = written.crl.as_ref().map(|crl| lists_end(crl, files)).unwrap_or_default();
+        Some(Arc::new(Self { config: Arc::new(config), challenge, ends, lists, digest }))
     }
 }
 
@@ -95,10 +109,23 @@ fn digest(written: &config::Tls, files: &Attached, acme: &[Arc<Managed>]) -> [u8
         add(name.value.as_bytes());
         add(files.get(&name.value).and_then(|content| content.as_deref().ok()).unwrap_or_default());
     }
-    add(format!("{:?} {}", written.client_auth.map(|auth| auth.value), written.client_ca.is_some()).as_bytes());
+    let ocsp: Vec<bool> = written.certificates.value.iter().map(|pair| pair.ocsp.is_some()).collect();
+    let (auth, has_ca) = (written.client_auth.map(|auth| auth.value), written.client_ca.is_some());
+    add(format!("{auth:?} {has_ca} {} {ocsp:?} {:?}", written.crl.is_some(), written.min_version).as_bytes());
     // Those that come by ACME are what they are, whatever is in them now.
     acme.iter().for_each(|managed| add(managed.key().as_bytes()));
     hasher.finalize().into()
+}
+
+/// Until when revocation lists are up to date, as far as they say so.
+fn lists_end(name: &Located<String>, files: &Attached) -> Vec<(String, SystemTime)> {
+    let lists = Pem { files, problems: &mut Vec::new() }.revocation_lists(name).unwrap_or_default();
+    let end = |list: &[u8]| {
+        let (_, list) = CertificateRevocationList::from_der(list).ok()?;
+        let seconds = u64::try_from(list.next_update()?.timestamp()).ok()?;
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    };
+    lists.iter().filter_map(|list| Some((name.value.clone(), end(list)?))).collect()
 }
 
 /// What a client must prove; the outer `Option` is `None` after a mistake.
@@ -126,31 +153,16 @@ impl<'a> Reading<'a> {
     }
 
     fn pair(&mut self, pair: &config::Certificate) -> Option<Known> {
-        let (chain, key) = (self.chain(&pair.cert), self.key(&pair.key));
-        let (chain, key) = (chain?, key?);
-        let signing = match self.provider.key_provider.load_private_key(key) {
-            Ok(signing) => signing,
-            Err(error) => {
-                let message = format!("`{}` holds a key that cannot be used: {error}", pair.key.value);
-                self.problems.push(Problem::new(pair.key.place, message).with_hint("RSA, ECDSA and Ed25519 can"));
-                return None;
-            }
-        };
-        let leaf = chain.first().and_then(|leaf| ClientCertificate::parse(leaf));
-        let certified = CertifiedKey::new(chain, signing);
-        // A key that cannot tell its public half is taken on trust: a handshake would show it.
-        let fits =
-            !matches!(certified.keys_match(), Err(rustls::Error::InconsistentKeys(InconsistentKeys::KeyMismatch)));
-        let Some(leaf) = leaf else {
+        let ocsp = pair.ocsp.as_ref().map(|name| self.ocsp(name));
+        let provider = Arc::clone(self.provider);
+        let mut certified = self.pem().pair(&pair.cert, &pair.key, &provider)?;
+        let Some(leaf) = certified.cert.first().and_then(|leaf| ClientCertificate::parse(leaf)) else {
             let message = format!("`{}` holds a certificate that cannot be read", pair.cert.value);
             self.problems.push(Problem::new(pair.cert.place, message));
             return None;
         };
-        if !fits {
-            let message = format!("`{}` is not the key of `{}`", pair.key.value, pair.cert.value);
-            let problem = Problem::new(pair.key.place, message).with_related("the certificate", pair.cert.place);
-            self.problems.push(problem.with_hint("the server's own certificate stands first in its file"));
-            return None;
+        if let Some(ocsp) = ocsp {
+            certified.ocsp = Some(ocsp?);
         }
         let names = leaf.names.iter().filter_map(|name| match name {
             SubjectName::Dns(name) => Some(name.clone()),
@@ -160,39 +172,31 @@ impl<'a> Reading<'a> {
         Some(Known { certified: Arc::new(certified), names, file: pair.cert.value.clone(), not_after: leaf.not_after })
     }
 
-    fn chain(&mut self, name: &Located<String>) -> Option<Vec<CertificateDer<'static>>> {
-        let pem = self.content(name)?;
-        let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(pem).collect();
-        match read {
-            Ok(chain) if !chain.is_empty() => Some(chain),
-            _ => {
-                let problem = Problem::new(name.place, format!("`{}` holds no certificate in PEM", name.value));
-                self.problems.push(problem.with_hint("it begins with -----BEGIN CERTIFICATE-----"));
-                None
-            }
+    /// An answer of OCSP. Whether it is true is for clients to tell; that it is one at all is looked at here.
+    fn ocsp(&mut self, name: &Located<String>) -> Option<Vec<u8>> {
+        let content = self.pem().content(name)?;
+        // RFC 6960 §4.2.1: a sequence that begins with the status, and 0 is the one of an answer that says something.
+        let says_something = content.first() == Some(&0x30) && content.windows(3).take(8).any(|it| it == [0x0a, 1, 0]);
+        if says_something {
+            return Some(content.to_vec());
         }
+        let problem = Problem::new(name.place, format!("`{}` holds no answer of OCSP in DER", name.value));
+        self.problems.push(problem.with_hint("openssl ocsp -respout writes it so"));
+        None
     }
 
-    fn key(&mut self, name: &Located<String>) -> Option<PrivateKeyDer<'static>> {
-        let pem = self.content(name)?;
-        let hint = if pem.windows(9).any(|word| word == b"ENCRYPTED") {
-            format!("it is locked by a password; openssl pkey -in {} prints it without", name.value)
-        } else {
-            "it begins with -----BEGIN PRIVATE KEY-----, or with EC or RSA in it".to_owned()
-        };
-        match PrivateKeyDer::from_pem_slice(pem) {
-            Ok(key) => Some(key),
-            Err(_) => {
-                let problem = Problem::new(name.place, format!("`{}` holds no private key in PEM", name.value));
-                self.problems.push(problem.with_hint(hint));
-                None
-            }
-        }
+    fn pem(&mut self) -> Pem<'_> {
+        Pem { files: self.files, problems: self.problems }
     }
 
     fn verifier(&mut self, written: &config::Tls) -> Option<Verifier> {
         let asked = written.client_auth.map(|auth| auth.value);
         let Some(name) = &written.client_ca else {
+            if let Some(crl) = &written.crl {
+                let problem = Problem::new(crl.place, "`crl` needs a `client_ca`");
+                self.problems.push(problem.with_hint("name the file with the certificates of the authorities"));
+                return None;
+            }
             let Some(auth) = written.client_auth.filter(|auth| auth.value != ClientAuth::None) else {
                 return Some(None);
             };
@@ -200,15 +204,13 @@ impl<'a> Reading<'a> {
             self.problems.push(problem.with_hint("name the file with the certificates of the authorities"));
             return None;
         };
-        let mut roots = RootCertStore::empty();
-        for authority in self.chain(name)? {
-            if let Err(error) = roots.add(authority) {
-                let message = format!("`{}` holds a certificate that cannot be an authority: {error}", name.value);
-                self.problems.push(Problem::new(name.place, message));
-                return None;
-            }
+        let roots = self.pem().authorities(name);
+        let lists = written.crl.as_ref().map(|crl| self.pem().revocation_lists(crl));
+        let mut builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots?), Arc::clone(self.provider));
+        if let Some(lists) = lists {
+            // Every certificate but the authority's own needs a list that speaks of it and is up to date.
+            builder = builder.with_crls(lists?).enforce_revocation_expiration();
         }
-        let builder = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(self.provider));
         let builder = match asked.unwrap_or(ClientAuth::Required) {
             ClientAuth::None => return Some(None),
             ClientAuth::Optional => builder.allow_unauthenticated(),
@@ -217,23 +219,9 @@ impl<'a> Reading<'a> {
         match builder.build() {
             Ok(verifier) => Some(Some(verifier)),
             Err(error) => {
+                let name = written.crl.as_ref().unwrap_or(name);
                 let message = format!("`{}` cannot be used: {error}", name.value);
                 self.problems.push(Problem::new(name.place, message));
-                None
-            }
-        }
-    }
-
-    fn content(&mut self, name: &Located<String>) -> Option<&'a [u8]> {
-        match self.files.get(&name.value) {
-            Some(Ok(content)) => Some(content),
-            Some(Err(why)) => {
-                let problem = Problem::new(name.place, format!("cannot read `{}`: {why}", name.value));
-                self.problems.push(problem.with_hint("the path is relative to the folder of gateway.yaml"));
-                None
-            }
-            None => {
-                self.problems.push(Problem::new(name.place, format!("`{}` was not read", name.value)));
                 None
             }
         }

@@ -162,13 +162,14 @@ fn targets_are_told_apart_even_when_their_labels_join_to_the_same_text() {
 fn targets_of_one_upstream_share_its_totals() {
     let metrics = Metrics::new(10);
     let (one, other) = (metrics.upstream("u", "192.0.2.1:80"), metrics.upstream("u", "192.0.2.2:80"));
-    let kinds = ["connect", "timeout", "reset", "protocol", "other"];
+    let kinds = ["connect", "timeout", "reset", "protocol", "other", "tls"];
     for kind in [
         UpstreamError::Connect,
         UpstreamError::Timeout,
         UpstreamError::Reset,
         UpstreamError::Protocol,
         UpstreamError::Other,
+        UpstreamError::Tls,
     ] {
         one.failed(kind);
     }

@@ -12,7 +12,7 @@ use super::series::{ByStatus, Durations, counter, counters, histograms, load};
 /// Why an attempt failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UpstreamError {
-    /// No connection came about, the TLS handshake included.
+    /// No connection came about.
     Connect,
     /// The connection was there, the answer or the rest of it was not in time.
     Timeout,
@@ -21,9 +21,11 @@ pub enum UpstreamError {
     /// What the target sent is not HTTP.
     Protocol,
     Other,
+    /// The connection was there, but TLS was not agreed on: a certificate that does not hold, no version in common.
+    Tls,
 }
 
-const ERROR_KINDS: [&str; 5] = ["connect", "timeout", "reset", "protocol", "other"];
+const ERROR_KINDS: [&str; 6] = ["connect", "timeout", "reset", "protocol", "other", "tls"];
 
 /// Why a try followed another one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

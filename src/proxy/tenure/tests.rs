@@ -127,7 +127,7 @@ impl Site {
         tokio::task::spawn_local(async move {
             while let Ok((stream, peer)) = listener.accept().await {
                 let engine = Arc::clone(&serving);
-                tokio::task::spawn_local(async move { engine.serve(stream, Arrival::direct(peer)).await });
+                tokio::task::spawn_local(async move { engine.serve(stream, Arrival::direct(peer), None).await });
             }
         });
         (Self { folder, live, metrics, engine, address }, told)

@@ -1,3 +1,4 @@
+use crate::config::load::Attached;
 use std::net::{IpAddr, Ipv4Addr};
 
 use super::*;
@@ -14,7 +15,7 @@ fn node<T: serde::de::DeserializeOwned>(yaml: &str) -> T {
 fn upstream(name: &Located<String>) -> Option<Arc<Upstream>> {
     let written = node("targets: [{ address: 10.0.0.1:80 }]");
     let name = Located::new(name.value.clone(), Place::UNKNOWN);
-    Upstream::compile(&name, &written, None, &Metrics::new(1000)).ok()
+    Upstream::compile(&name, &written, None, &Metrics::new(1000), &Attached::new()).ok()
 }
 
 fn check(yaml: &str) -> (Option<Split>, Vec<Problem>) {

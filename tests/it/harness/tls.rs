@@ -3,7 +3,10 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, IsCa, Issuer, KeyIdMethod, KeyPair,
+    RevocationReason, RevokedCertParams, SerialNumber,
+};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use tokio::net::{TcpListener, TcpStream};
@@ -41,14 +44,50 @@ impl Authority {
 
     /// The same, valid until the beginning of a year.
     pub fn issue_until(&self, names: &[&str], common_name: &str, year: i32) -> Pair {
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut params = CertificateParams::new(names).unwrap();
-        params.distinguished_name = rcgen::DistinguishedName::new();
-        params.distinguished_name.push(DnType::CommonName, common_name);
-        params.not_after = rcgen::date_time_ymd(year, 1, 1);
+        self.issue_with(names, common_name, |params| params.not_after = rcgen::date_time_ymd(year, 1, 1))
+    }
+
+    /// The same, with what `change` makes of it.
+    pub fn issue_with(&self, names: &[&str], common_name: &str, change: impl FnOnce(&mut CertificateParams)) -> Pair {
+        let mut params = params(names, common_name);
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
         Pair { certificate: params.signed_by(&key, &self.issuer).unwrap(), key }
     }
+
+    /// The list of the certificates of these serial numbers, revoked, up to date from the beginning of 2020 to that of a year.
+    pub fn revokes(&self, serials: &[u64], year: i32) -> String {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: rcgen::date_time_ymd(2020, 1, 1),
+            reason_code: Some(RevocationReason::KeyCompromise),
+            invalidity_date: None,
+        };
+        let list = CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2020, 1, 1),
+            next_update: rcgen::date_time_ymd(year, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        list.signed_by(&self.issuer).unwrap().pem().unwrap()
+    }
+}
+
+/// A certificate that has signed itself.
+pub fn self_signed(names: &[&str]) -> Pair {
+    let key = KeyPair::generate().unwrap();
+    Pair { certificate: params(names, "self").self_signed(&key).unwrap(), key }
+}
+
+fn params(names: &[&str], common_name: &str) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    let mut params = CertificateParams::new(names).unwrap();
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(DnType::CommonName, common_name);
+    params.not_after = rcgen::date_time_ymd(4000, 1, 1);
+    params
 }
 
 /// A client that trusts one authority.

@@ -1,5 +1,8 @@
 use rcgen::{CertificateParams, KeyPair};
 
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+
 use super::*;
 use crate::yaml::{Sources, decode, parse};
 

@@ -17,12 +17,14 @@
 //! | `POST /inboxes/{inbox}/{id}/replay` | delivers it again |
 //! | `DELETE /inboxes/{inbox}/{id}` | removes it |
 //! | `POST /inboxes/{inbox}/replay?standing=dead&after=ID`, `DELETE /inboxes/{inbox}?standing=dead&after=ID` | the same with many: up to 1000 at a time, and says where to go on |
+//! | `POST /registry/services` | with a token of `registry`: an instance of a service registers itself, or says that it is still there |
+//! | `DELETE /registry/services/{name}/{id}`, `GET /registry/services` | the same: it leaves; those that are there |
 //!
 //! A limit that is not there is 404, with the names there are. Where filters of two kinds have one bucket name, `?kind=` says
 //! which: `rate_limit`, `quota` or `concurrency`. When the state store does not answer, its limits are 503. So are inboxes, also
 //! where the configuration keeps no messages. An inbox or message that is not there is 404, one that a worker has 409.
 //!
-//! There is no login: who can connect can ask. What a web page in an operator's browser could do is refused: all but `GET`
+//! But for the registry there is no login: who can connect can ask. What a web page in an operator's browser could do is refused: all but `GET`
 //! with an `Origin`, and a `Host` that a stranger could have pointed here (DNS rebinding). Accepted are addresses, names without a dot
 //! and names below `localhost`, `local`, `internal` and `svc`, which are nobody's to register.
 //!
@@ -31,6 +33,7 @@
 mod bounded;
 pub mod inboxes;
 pub mod limits;
+mod registry;
 mod upstreams;
 
 use std::collections::BTreeMap;
@@ -45,7 +48,7 @@ use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use http::header;
 use serde::Serialize;
 use serde_json::json;
@@ -118,6 +121,8 @@ fn router(admin: Admin) -> Router {
         .route("/limits", get(limits::list))
         .route("/limits/{bucket}", get(limits::look).delete(limits::reset))
         .route("/limits/{bucket}/{*who}", get(limits::look).delete(limits::reset))
+        .route("/registry/services", get(registry::list).post(registry::register))
+        .route("/registry/services/{name}/{id}", delete(registry::deregister))
         .route("/inboxes", get(inboxes::list))
         .route("/inboxes/{inbox}", get(inboxes::look).delete(inboxes::discard_several))
         .route("/inboxes/{inbox}/replay", post(inboxes::replay_several))
@@ -215,7 +220,7 @@ fn status_of(outcome: &Outcome) -> StatusCode {
 }
 
 async fn unknown(State(admin): State<Admin>) -> Response {
-    let message = "there are /health, /ready, /status, /metrics, /limits, /inboxes and /reload";
+    let message = "there are /health, /ready, /status, /metrics, /limits, /inboxes, /registry/services and /reload";
     refuse(&admin, Rejection::new(Code::NOT_FOUND, message))
 }
 

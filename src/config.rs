@@ -6,11 +6,13 @@
 mod acme;
 mod balance;
 mod circuit_breaker;
+mod discovery;
 mod https_redirect;
 pub mod load;
 mod logs;
 pub mod pem;
 mod proxy_protocol;
+mod registry;
 mod retry;
 mod traffic;
 mod upstream;
@@ -31,9 +33,13 @@ use crate::yaml::{Located, Named, Node, Place, Rest};
 pub use acme::{Acme, AcmeCertificate, AcmeChallenge, Eab};
 pub use balance::{Balance, HashBy, SameSite, Sticky};
 pub use circuit_breaker::{BreakerFallback, BreakerPer, CircuitBreaker, CircuitBreakers, StaleFallback};
+pub use discovery::{
+    ConsulDiscovery, Discovery, DiscoverySource, DnsDiscovery, DnsRecords, RegistryDiscovery, TargetsFile,
+};
 pub use https_redirect::HttpsRedirect;
 pub use logs::{AccessFormat, AccessLog, AuditLog, AuditOnly, Log, LogFormat, WebhookLog};
 pub use proxy_protocol::{From as ProxyProtocolFrom, ProxyProtocol, TellClient};
+pub use registry::{Registry, RegistryToken};
 pub use retry::{Backoff, Retry, UnsafeMethods};
 pub use traffic::{Mirror, Split, SplitPart, SplitWhen};
 pub use upstream::{Protocol, Target, Timeouts, Upstream, UpstreamHost};
@@ -88,6 +94,8 @@ pub struct Root {
     /// `{ redis: redis://cache:6379 }` for several gateways.
     #[serde(default)]
     pub state: State,
+    /// Who may register services at the admin address. Default: nobody.
+    pub registry: Option<Registry>,
     /// Who signs the tokens that are accepted.
     #[serde(default)]
     pub issuers: Named<IssuerSettings>,

@@ -15,6 +15,7 @@ mod matching;
 mod mirror;
 mod overload;
 pub mod preview;
+mod registry;
 #[cfg(test)]
 mod testing;
 
@@ -43,7 +44,8 @@ use crate::replay::Replay;
 use crate::reply::{Code, ErrorStyle, Rejection};
 use crate::route::{Captures, Found, Table};
 use crate::state::Backend;
-use crate::upstream::Upstream;
+use crate::upstream::discovery::Discovery;
+use crate::upstream::{Slot, Upstream};
 use crate::yaml::{Place, Sources};
 
 pub use compile::compile;
@@ -52,6 +54,7 @@ use fallbacks::Fallbacks;
 pub use inboxes::Inbox;
 pub use listeners::{Listener, Tls};
 pub use mirror::{Mirror, Ticket};
+pub use registry::{Registry, Token as RegistryToken};
 
 /// What all snapshots of a process have in common.
 #[derive(Clone)]
@@ -62,6 +65,7 @@ pub struct Services {
     pub replay: Arc<Replay>,
     pub inboxes: Arc<Inboxes>,
     pub acme: Arc<Acme>,
+    pub discovery: Arc<Discovery>,
 }
 
 impl Services {
@@ -75,6 +79,7 @@ impl Services {
             replay: Arc::default(),
             inboxes: Arc::new(inboxes),
             acme: Arc::default(),
+            discovery: Arc::default(),
         }
     }
 }
@@ -101,7 +106,7 @@ pub struct Gateway {
     routes: Vec<Arc<Route>>,
     /// Stands for what no route matches: only the default filters.
     fallback: Arc<Route>,
-    upstreams: Vec<Arc<Upstream>>,
+    slots: Vec<Arc<Slot>>,
     inboxes: Vec<Arc<Inbox>>,
     fallbacks: Fallbacks,
 }
@@ -126,6 +131,8 @@ pub struct Settings {
     pub log: config::Log,
     /// Where state is kept.
     pub state: Backend,
+    /// Who may register services. `None`: nobody.
+    pub registry: Option<Registry>,
 }
 
 impl Settings {
@@ -238,8 +245,14 @@ impl Gateway {
         &self.routes
     }
 
-    pub fn upstreams(&self) -> &[Arc<Upstream>] {
-        &self.upstreams
+    /// All upstreams, with the targets they have now.
+    pub fn upstreams(&self) -> Vec<Arc<Upstream>> {
+        self.slots.iter().map(|slot| slot.load()).collect()
+    }
+
+    /// The places of the upstreams, in the same order.
+    pub fn slots(&self) -> &[Arc<Slot>] {
+        &self.slots
     }
 
     /// What stands for the answer of the upstream `name` while its breakers let nothing through.

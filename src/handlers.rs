@@ -19,7 +19,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 
 use crate::contract::{AnyHandler, AsyncHandler, Compiler, Handler};
-use crate::upstream::Upstream;
+use crate::upstream::Slot;
 use crate::upstream::split::Split;
 use crate::yaml::Node;
 
@@ -39,7 +39,7 @@ pub static HANDLERS: &[Entry] = &[
 /// What answers a route.
 #[derive(Clone)]
 pub enum Action {
-    Forward(Arc<Upstream>),
+    Forward(Arc<Slot>),
     /// Each request to one of several.
     Split(Arc<Split>),
     Answer(Arc<dyn Handler>),
@@ -51,7 +51,7 @@ impl Action {
     /// How long the upstream gives its targets to begin an answer.
     pub fn first_byte(&self) -> Option<Duration> {
         match self {
-            Self::Forward(upstream) => upstream.timeouts.first_byte,
+            Self::Forward(upstream) => upstream.load().timeouts.first_byte,
             Self::Split(split) => split.first_byte(),
             Self::Answer(_) | Self::Await(_) => None,
         }

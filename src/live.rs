@@ -25,7 +25,7 @@ use tracing::{error, info, warn};
 use crate::clock;
 use crate::config::load::{Environment, Overrides};
 use crate::gateway::{Gateway, Services};
-use crate::upstream;
+use crate::upstream::{self, discovery::Discovery};
 use crate::yaml::Problem;
 
 use build::{Build, Made};
@@ -139,6 +139,11 @@ impl Live {
         self.current.load_full()
     }
 
+    /// Where targets are found.
+    pub fn discovery(&self) -> &Arc<Discovery> {
+        &self.build.services.discovery
+    }
+
     /// The number of the snapshot in use, from 1 on; tells whenever a new one is swapped in.
     pub fn subscribe(&self) -> sync::watch::Receiver<u64> {
         self.generation.subscribe()
@@ -149,17 +154,22 @@ impl Live {
         self.report.borrow().status(&self.current(), *self.generation.borrow())
     }
 
-    /// Resolves the names of targets that have no address yet, for at most two seconds. To be called once after
+    /// Begins to look for targets, and resolves the names of those that have no address yet; waits for the first answers for at
+    /// most two seconds each. To be called once after
     /// [`Live::start`]; every reload does it by itself.
     pub async fn resolve_names(&self) {
-        upstream::resolve_new(self.current().upstreams().iter().cloned(), RESOLVE_PATIENCE).await;
+        let discovery = &self.build.services.discovery;
+        tokio::spawn(Arc::clone(discovery).keep());
+        discovery.tried(RESOLVE_PATIENCE).await;
+        upstream::catch_up(self.current().slots()).await;
+        upstream::resolve_new(self.current().upstreams().into_iter(), RESOLVE_PATIENCE).await;
     }
 
     /// Resolves the names of all targets in use again and again, for as long as there is this `Live`.
     pub async fn keep_resolving(self: Arc<Self>) {
         let live = Arc::downgrade(&self);
         drop(self);
-        upstream::keep_resolving(move || live.upgrade().map(|live| live.current().upstreams().to_vec())).await;
+        upstream::keep_resolving(move || live.upgrade().map(|live| live.current().upstreams())).await;
     }
 
     /// Looks at the files and applies what changed. When none did, [`Cause::Watch`] and [`Cause::Poll`] do nothing; the
@@ -234,9 +244,10 @@ impl Live {
 
     /// Puts `made` in the place of the snapshot in use. Nothing is changed before the last `await`.
     async fn swap(&self, running: &mut Arc<Running>, made: Made, scope: Scope, contents: Contents) {
-        let names = upstream::resolve_new(made.gateway.upstreams().iter().cloned(), RESOLVE_PATIENCE);
+        let names = upstream::resolve_new(made.gateway.upstreams().into_iter(), RESOLVE_PATIENCE);
         let keys = self.build.services.identity.key_sets.tried(RESOLVE_PATIENCE);
-        tokio::join!(names, keys);
+        tokio::join!(names, keys, self.build.services.discovery.tried(RESOLVE_PATIENCE));
+        upstream::catch_up(made.gateway.slots()).await;
         let (gateway, files) = made.into_running(scope, contents);
         self.build.services.metrics.config_loaded(&gateway.hash, gateway.loaded_at);
         let old = self.current.swap(Arc::new(gateway));

@@ -45,6 +45,7 @@ use crate::observe::webhooks::WebhookLog;
 use crate::overload::Overload;
 use crate::proxy::body_memory;
 use crate::replay::Replay;
+use crate::upstream::discovery::discovery_samples;
 use crate::upstream::{Upstream, breaker_samples};
 use admission::Admission;
 use handover::{Predecessor, Successor};
@@ -166,7 +167,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     spawn_keepers(&live, &identity, &limits, &replay);
     keep_certificates(&live, acme, &metrics);
     tell_expired(&settings);
-    tell_unverified(live.current().upstreams());
+    tell_unverified(&live.current().upstreams());
     for (asked, bound) in listeners.bound() {
         info!(%asked, %bound, "listening");
     }
@@ -268,7 +269,11 @@ fn show_figures(metrics: &Arc<Metrics>, live: &Arc<Live>, limits: &Arc<Limits>, 
     // Weak: the metrics belong to what is compiled with them.
     let running = Arc::downgrade(live);
     metrics.show_breakers(move || {
-        running.upgrade().map(|live| breaker_samples(live.current().upstreams())).unwrap_or_default()
+        running.upgrade().map(|live| breaker_samples(&live.current().upstreams())).unwrap_or_default()
+    });
+    let running = Arc::downgrade(live);
+    metrics.show_discovery(move || {
+        running.upgrade().map(|live| discovery_samples(live.current().slots())).unwrap_or_default()
     });
     let (shared, local) = (Arc::clone(limits), Arc::clone(limits));
     metrics.show_buckets(move || local.local.len());
@@ -361,7 +366,7 @@ async fn control(
                 let current = live.current();
                 listeners.follow(&current.settings.listeners);
                 tell_expired(&current.settings);
-                tell_unverified(current.upstreams());
+                tell_unverified(&current.upstreams());
                 let wanted = std::mem::replace(&mut connections_max, current.settings.limits.connections_max);
                 if wanted != connections_max {
                     descriptors::provide(connections_max);

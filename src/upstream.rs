@@ -8,10 +8,12 @@ mod balance;
 pub mod breaker;
 mod choice;
 mod circuit;
+pub mod discovery;
 mod resolve;
 pub mod retry;
 mod ring;
 mod rotation;
+mod slot;
 mod spec;
 pub mod split;
 pub mod stale;
@@ -41,6 +43,7 @@ pub use circuit::breaker_samples;
 use resolve::Resolved;
 pub use resolve::{keep_resolving, resolve_new};
 use retry::Retry;
+pub use slot::{Around, Slot, catch_up};
 use spec::{Spec, TargetSpec};
 pub use state::State;
 use sticky::Sticky;
@@ -141,6 +144,7 @@ impl Upstream {
             let label: Arc<str> = Arc::from(label);
             let state = state(previous, &label, now);
             let known = previous.and_then(|previous| previous.breaker_of(&label));
+            address.take_over(previous, &label);
             let of = Of { label: Arc::clone(&label), state: Arc::clone(&state) };
             Target {
                 metrics,
@@ -181,6 +185,7 @@ impl Upstream {
 /// The state of a target: that of the target of the same address before. A new one among others warms up; when all are new
 /// there is nobody to leave the work to.
 fn state(previous: Option<&Arc<Upstream>>, label: &str, now: Instant) -> Arc<State> {
+    let previous = previous.filter(|previous| !previous.targets.is_empty());
     let Some(previous) = previous else { return Arc::new(State::new(now)) };
     let known = previous.targets.iter().find(|target| *target.label == *label);
     known.map(|target| Arc::clone(&target.state)).unwrap_or_else(|| {
@@ -242,6 +247,14 @@ impl Address {
             return Err(format!("`{text}` is no address"));
         }
         Ok(Self::Name(Resolved::new(host, port)))
+    }
+
+    /// The addresses that a name had in the target of the same name before are good until it is asked for again.
+    fn take_over(&self, previous: Option<&Arc<Upstream>>, label: &str) {
+        let before = previous.and_then(|previous| previous.targets.iter().find(|target| *target.label == *label));
+        if let (Self::Name(resolved), Some(before)) = (self, before.and_then(Target::resolved)) {
+            resolved.take_over(before);
+        }
     }
 }
 

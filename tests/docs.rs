@@ -24,11 +24,12 @@ use tollgate::yaml::{Sources, parse};
 /// What a fragment is loaded with.
 const MINIMAL_ROOT: &str = "version: 1\nlisteners: [{ bind: 127.0.0.1:8000 }]\ninclude: [fragment.yaml]\n";
 /// Variables that the documentation speaks of.
-const VARIABLES: [(&str, &str); 6] = [
+const VARIABLES: [(&str, &str); 7] = [
     ("DEPLOY_WEBHOOK_SECRET", "a secret of the pipeline that nobody uses"),
     ("GATEWAY_PORT", "8000"),
     ("GITHUB_WEBHOOK_SECRET", "a secret of GitHub that nobody uses"),
     ("JWT_SECRET", "a secret of sixty-four bytes that nobody uses for anything real!"),
+    ("REGISTRY_TOKEN", "a token that nobody uses"),
     ("STRIPE_WEBHOOK_SECRET", "whsec_a secret of Stripe that nobody uses"),
     ("TASKS_TOKEN", "a-token"),
 ];

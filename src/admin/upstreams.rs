@@ -8,7 +8,8 @@ use serde::Serialize;
 use crate::clock;
 use crate::gateway::Gateway;
 use crate::upstream::breaker::{Breaker, View};
-use crate::upstream::{Target, Upstream};
+use crate::upstream::discovery::Status;
+use crate::upstream::{Slot, Target};
 
 #[derive(Serialize)]
 pub struct UpstreamShown {
@@ -19,7 +20,37 @@ pub struct UpstreamShown {
     /// Requests that its breakers did not let through.
     #[serde(skip_serializing_if = "Option::is_none")]
     rejected: Option<u64>,
+    /// How it goes with finding its targets.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    discovery: Option<DiscoveryShown>,
     targets: Vec<TargetShown>,
+}
+
+#[derive(Serialize)]
+struct DiscoveryShown {
+    /// `dns`, `file`, `consul`, `registry`
+    source: &'static str,
+    /// Whether the last look brought a whole answer.
+    up: bool,
+    endpoints: usize,
+    /// When the last whole answer came.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    answered_at: Option<String>,
+    /// Why the last look brought none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl DiscoveryShown {
+    fn of(status: &Status) -> Self {
+        Self {
+            source: status.kind,
+            up: status.is_up,
+            endpoints: status.endpoints,
+            answered_at: status.answered.map(|(at, _)| clock::rfc3339(at)),
+            error: status.error.clone(),
+        }
+    }
 }
 
 #[derive(Serialize)]
@@ -64,13 +95,17 @@ pub fn upstreams(gateway: &Gateway) -> Vec<UpstreamShown> {
         resolved: target.addresses(),
         circuit_breaker: target.breaker.as_deref().map(breaker),
     };
-    let upstream = |upstream: &Upstream| UpstreamShown {
-        name: upstream.name.to_string(),
-        circuit_breaker: upstream.breaker().map(|own| breaker(own)),
-        rejected: upstream.rejected_count(),
-        targets: upstream.targets().iter().map(target).collect(),
+    let upstream = |slot: &Slot| {
+        let upstream = slot.load();
+        UpstreamShown {
+            discovery: slot.source().map(|source| DiscoveryShown::of(&source.status())),
+            name: upstream.name.to_string(),
+            circuit_breaker: upstream.breaker().map(|own| breaker(own)),
+            rejected: upstream.rejected_count(),
+            targets: upstream.targets().iter().map(target).collect(),
+        }
     };
-    gateway.upstreams().iter().map(|it| upstream(it)).collect()
+    gateway.slots().iter().map(|slot| upstream(slot)).collect()
 }
 
 /// The time of day of a moment.

@@ -56,6 +56,7 @@ pub fn run(config: &Path) -> ExitCode {
     let served = opened.and_then(|state| {
         services.identity.attach(Arc::clone(&state.store));
         services.replay.attach(Arc::clone(&state.store));
+        services.discovery.attach(Arc::clone(&state.store));
         if let Some(queue) = state.queue {
             services.inboxes.attach(queue);
         }
@@ -81,7 +82,7 @@ fn serve(
     shared: Option<&Redis>,
     (start, state_lock): (Start, Option<OwnedFd>),
 ) -> anyhow::Result<()> {
-    let Services { metrics, identity, limits, replay, inboxes, acme } = services;
+    let Services { metrics, identity, limits, replay, inboxes, acme, .. } = services;
     let settings = live.current().settings.clone();
     let log = open_log(&settings.log, home)?;
     let access_log = match &settings.access_log {

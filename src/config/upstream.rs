@@ -3,14 +3,18 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Balance, CircuitBreakers, Retry, Sticky, TellClient, UpstreamTls};
+use super::{Balance, CircuitBreakers, Discovery, Retry, Sticky, TellClient, UpstreamTls, built_in};
 use crate::types::Period;
 use crate::yaml::Located;
 
 /// A named set of targets.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 pub struct Upstream {
+    /// Those that are always there. Needed unless there is `discovery`.
+    #[serde(default = "no_targets")]
     pub targets: Located<Vec<Target>>,
+    /// Where further targets come from, and go again, without a reload.
+    pub discovery: Option<Discovery>,
     #[serde(default)]
     pub balance: Balance,
     /// How long a target that is new, or usable again, works up to its share. Default: none, at most 1h.
@@ -89,4 +93,8 @@ pub enum UpstreamHost {
     #[default]
     Pass,
     Target,
+}
+
+fn no_targets() -> Located<Vec<Target>> {
+    built_in(Vec::new())
 }

@@ -27,7 +27,7 @@ pub struct Mirrors(Mutex<Vec<Arc<Post>>>);
 impl Mirrors {
     /// Sends a copy. It has to be called from within a runtime, where the copy then lives.
     pub fn send(&self, copied: Copied, body: Bytes, ticket: Ticket) {
-        let post = self.post(&ticket.mirror().upstream);
+        let post = self.post(&ticket.mirror().upstream.load());
         tokio::spawn(async move {
             let claimed = Claimed { message: message(copied, body), attempt: Claimed::NO_DELIVERY };
             let end = match post.deliver(&claimed, ticket.mirror().timeout, &mut None).await {

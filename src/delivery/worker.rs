@@ -63,7 +63,7 @@ impl Worker {
             queue: Arc::clone(queue),
             wake,
             phase,
-            post: Arc::new(Post::new(Arc::clone(&inbox.upstream))),
+            post: Arc::new(Post::new(inbox.upstream.load())),
             inbox,
             settings,
             pause: Arc::default(),
@@ -79,6 +79,7 @@ impl Worker {
     pub async fn run(mut self) {
         while self.goes_on() {
             self.follow_settings();
+            self.follow_targets();
             let now = clock::now();
             if self.hungry && self.away.is_none_or(|(_, until)| now >= until) {
                 while self.claim(now).await {}
@@ -101,12 +102,20 @@ impl Worker {
         if !self.settings.has_changed().unwrap_or_default() {
             return;
         }
-        self.inbox = Arc::clone(&self.settings.borrow_and_update());
+        let inbox = Arc::clone(&self.settings.borrow_and_update());
+        let before = std::mem::replace(&mut self.inbox, inbox);
         self.hungry = true;
-        if !self.post.leads_to(&self.inbox.upstream) {
+        if !Arc::ptr_eq(&before.upstream, &self.inbox.upstream) {
             // Another upstream, or the same with other settings: what is known of the old one does not count.
-            self.post = Arc::new(Post::new(Arc::clone(&self.inbox.upstream)));
             self.pause = Arc::default();
+        }
+    }
+
+    /// What is sent from now on goes to the targets that the upstream has now.
+    fn follow_targets(&mut self) {
+        let upstream = self.inbox.upstream.load();
+        if !self.post.leads_to(&upstream) {
+            self.post = Arc::new(Post::new(upstream));
         }
     }
 
@@ -225,7 +234,7 @@ impl Worker {
 
     /// What the circuit breakers of the upstream would let through.
     fn room(&self, now: Instant) -> Room {
-        self.inbox.upstream.room(now)
+        self.inbox.upstream.load().room(now)
     }
 
     fn pause(&self) -> MutexGuard<'_, Pause> {

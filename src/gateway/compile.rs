@@ -14,6 +14,7 @@ use super::fallbacks::{Fallbacks, fallbacks};
 use super::identity::identity;
 use super::inboxes::Inboxes;
 use super::listeners::listeners;
+use super::registry::registry;
 use super::{Gateway, Limits, Route, Services, Settings, acme, logs, matching, overload};
 use crate::chain::{Chain, Link};
 use crate::client::Guarded;
@@ -29,7 +30,7 @@ use crate::observe::metrics::{LimitMetrics, Metrics};
 use crate::reply::{Code, ErrorStyle, Rejection, Reply};
 use crate::route::Table;
 use crate::state::{Backend, redis};
-use crate::upstream::Upstream;
+use crate::upstream::{Around, Slot};
 use crate::yaml::{Located, Node, Place, Problem, Sources};
 
 /// Largest request body when nothing is said, in bytes.
@@ -59,7 +60,7 @@ pub fn compile(
     let mut acme = acme::Compiler::new(&services.acme, config, &mut problems);
     let settings = settings(config, previous, &mut acme, &mut problems);
     metrics.set_series_max(usize::try_from(config.root.metrics.series_max).unwrap_or(usize::MAX));
-    let upstreams = upstreams(config, previous, metrics, &mut problems);
+    let upstreams = upstreams(config, previous, services, &mut problems);
     let known = Known {
         identity: Arc::clone(&identity),
         limits: Arc::clone(&services.limits),
@@ -107,7 +108,7 @@ pub fn compile(
             table,
             routes,
             fallback: Arc::new(fallback),
-            upstreams: in_order(config, &upstreams),
+            slots: in_order(config, &upstreams),
             inboxes,
             fallbacks,
             acme,
@@ -170,31 +171,31 @@ fn check_name(name: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-type Upstreams = HashMap<String, Arc<Upstream>>;
+type Upstreams = HashMap<String, Arc<Slot>>;
 
 fn upstreams(
     config: &Config,
     previous: Option<&Gateway>,
-    metrics: &Arc<Metrics>,
+    services: &Services,
     problems: &mut Vec<Problem>,
 ) -> Upstreams {
+    let (metrics, discovery) = (&services.metrics, &services.discovery);
+    let around = Around { metrics, discovery, base: &config.base, files: &config.attached };
     let written = all(config, |fragment| &fragment.upstreams, &config.root.upstreams);
     let written = unique("upstream", written.map(|(name, upstream)| (name, upstream)), problems);
-    let known = previous.map(Gateway::upstreams).unwrap_or_default();
-    let known: HashMap<&str, &Arc<Upstream>> = known.iter().map(|upstream| (&*upstream.name, upstream)).collect();
+    let known = previous.map(Gateway::slots).unwrap_or_default();
+    let known: HashMap<&str, &Arc<Slot>> = known.iter().map(|upstream| (&*upstream.name, upstream)).collect();
     let mut compiled = Upstreams::new();
     for (name, upstream) in written {
-        match Upstream::compile(name, upstream, known.get(name.value.as_str()).copied(), metrics, &config.attached) {
-            Ok(upstream) => {
-                compiled.insert(name.value.clone(), upstream);
-            }
+        match Slot::compile(name, upstream, known.get(name.value.as_str()).copied(), around) {
+            Ok(upstream) => drop(compiled.insert(name.value.clone(), upstream)),
             Err(found) => problems.extend(found),
         }
     }
     compiled
 }
 
-fn in_order(config: &Config, upstreams: &Upstreams) -> Vec<Arc<Upstream>> {
+fn in_order(config: &Config, upstreams: &Upstreams) -> Vec<Arc<Slot>> {
     let written = all(config, |fragment| &fragment.upstreams, &config.root.upstreams);
     written.filter_map(|(name, _)| upstreams.get(&name.value).cloned()).collect()
 }
@@ -385,7 +386,7 @@ impl<'a> Routes<'a> {
         (handler.map(Action::from), findings.path_parameters)
     }
 
-    fn upstream(&mut self, name: &str, place: Place) -> Option<Arc<Upstream>> {
+    fn upstream(&mut self, name: &str, place: Place) -> Option<Arc<Slot>> {
         let known = self.upstreams.get(name).cloned();
         if known.is_none() {
             let written = all(self.config, |fragment| &fragment.upstreams, &self.config.root.upstreams);
@@ -431,6 +432,7 @@ fn settings(
     };
     let limits = limits(&root.limits, problems);
     let state = state(config, problems);
+    let registry = registry(config, problems);
     (problems.len() == before).then_some(())?;
     Some(Settings {
         listeners,
@@ -448,6 +450,7 @@ fn settings(
         webhook_log: logs::webhook_log(&root.webhook_log),
         log: root.log.clone(),
         state: state?,
+        registry,
     })
 }
 

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use crate::config::{BreakerFallback, CircuitBreakers, Upstream as Written};
 use crate::contract::{AnyHandler, Compiler, Handler, Known};
 use crate::handlers::HANDLERS;
-use crate::upstream::Upstream;
+use crate::upstream::Slot;
 use crate::yaml::{Located, Node, Problem};
 
 /// What stands for the answer of an upstream.
 #[derive(Clone)]
 pub enum Fallback {
     Reply(Arc<dyn Handler>),
-    Upstream(Arc<Upstream>),
+    Upstream(Arc<Slot>),
     /// What the upstream itself has kept.
     Stale,
 }
@@ -26,7 +26,7 @@ pub fn fallbacks<'a>(
     written: impl Iterator<Item = (&'a Located<String>, &'a Written)>,
     known: &Known,
     problems: &mut Vec<Problem>,
-    mut upstream: impl FnMut(&Located<String>) -> Option<Arc<Upstream>>,
+    mut upstream: impl FnMut(&Located<String>) -> Option<Arc<Slot>>,
 ) -> Fallbacks {
     let mut fallbacks = Fallbacks::new();
     for (name, written) in written {

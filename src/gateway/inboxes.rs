@@ -5,14 +5,14 @@ use std::sync::Arc;
 use super::compile::unique;
 use crate::contract::{InboxUse, Terms};
 use crate::inbox::Account;
-use crate::upstream::Upstream;
+use crate::upstream::Slot;
 use crate::yaml::{Located, Problem};
 
 /// A compiled inbox.
 pub struct Inbox {
     pub name: Arc<str>,
     pub terms: Terms,
-    pub upstream: Arc<Upstream>,
+    pub upstream: Arc<Slot>,
     pub account: Arc<Account>,
 }
 
@@ -21,7 +21,7 @@ pub struct Inbox {
 pub(super) struct Inboxes(Vec<(Located<String>, Arc<Inbox>)>);
 
 impl Inboxes {
-    pub fn add(&mut self, written: InboxUse, upstream: Arc<Upstream>) {
+    pub fn add(&mut self, written: InboxUse, upstream: Arc<Slot>) {
         let InboxUse { name, terms, account, .. } = written;
         let inbox = Inbox { name: Arc::from(name.as_str()), terms, upstream, account };
         self.0.push((name, Arc::new(inbox)));
@@ -29,7 +29,7 @@ impl Inboxes {
 
     /// All of them. Reports names that stand twice.
     pub fn finish(self, problems: &mut Vec<Problem>) -> Vec<Arc<Inbox>> {
-        for (name, _) in self.0.iter().filter(|(_, inbox)| inbox.upstream.tells_client.is_some()) {
+        for (name, _) in self.0.iter().filter(|(_, inbox)| inbox.upstream.load().tells_client.is_some()) {
             let message = format!(
                 "the upstream of inbox `{}` has `proxy_protocol`, and a delivery has no client to tell of",
                 name.value

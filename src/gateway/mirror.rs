@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::config;
 use crate::observe::metrics::{Mirrored, RouteMetrics};
 use crate::types::Size;
-use crate::upstream::Upstream;
+use crate::upstream::Slot;
 use crate::yaml::Problem;
 
 const BODY_BYTES_MAX: u64 = 64 * 1024;
@@ -20,7 +20,7 @@ const MILLION: u32 = 1_000_000;
 
 /// Who gets copies.
 pub struct Mirror {
-    pub upstream: Arc<Upstream>,
+    pub upstream: Arc<Slot>,
     pub body_bytes_max: u64,
     /// Until when the answer to a copy is waited for.
     pub timeout: Duration,
@@ -40,7 +40,7 @@ pub struct Ticket {
 impl Mirror {
     pub(super) fn compile(
         written: &config::Mirror,
-        upstream: Arc<Upstream>,
+        upstream: Arc<Slot>,
         metrics: Arc<RouteMetrics>,
         problems: &mut Vec<Problem>,
     ) -> Option<Self> {
@@ -56,7 +56,7 @@ impl Mirror {
         }
         (problems.len() == before).then_some(())?;
         Some(Self {
-            timeout: upstream.timeouts.first_byte.unwrap_or(TIMEOUT),
+            timeout: upstream.load().timeouts.first_byte.unwrap_or(TIMEOUT),
             upstream,
             body_bytes_max: written.body_max.map_or(BODY_BYTES_MAX, |max| max.value.0),
             // At most 100%: it fits.

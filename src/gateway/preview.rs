@@ -297,18 +297,18 @@ impl<'g> Walk<'g> {
                 Ok(()) => Outcome::Reply(Reply::new(handler.status())),
                 Err(rejection) => self.refuse(rejection),
             },
-            Action::Forward(upstream) => self.forward(upstream, Vec::new()),
+            Action::Forward(upstream) => self.forward(&upstream.load(), Vec::new()),
             Action::Split(split) => {
                 let caller = self.context.caller.as_ref();
                 let consumer = caller.map(|caller| &*caller.name);
                 let hints = Hints { head: &self.request, client: Some(self.context.client), consumer };
                 if let Some(upstream) = split.settled(&hints) {
-                    return self.forward(upstream, Vec::new());
+                    return self.forward(&upstream.load(), Vec::new());
                 }
                 let mut weighted = split.parts().iter().filter(|part| part.weight > 0).map(|part| &part.upstream);
                 let one_of = weighted.clone().map(|upstream| Arc::clone(&upstream.name)).collect();
                 match weighted.next() {
-                    Some(upstream) => self.forward(upstream, one_of),
+                    Some(upstream) => self.forward(&upstream.load(), one_of),
                     None => self.refuse(Rejection::new(Code::INTERNAL, "the split has no part")),
                 }
             }

@@ -7,6 +7,7 @@
 mod acme;
 mod breakers;
 mod concurrency;
+mod discovery;
 mod inbox;
 mod keysets;
 mod limits;
@@ -33,6 +34,7 @@ use prometheus::proto::{LabelPair, Metric, MetricFamily};
 pub use self::acme::AcmeSample;
 pub use self::breakers::{BreakerSample, BreakersSample};
 pub use self::concurrency::{ConcurrencySample, WaitEnd, Waits};
+pub use self::discovery::DiscoverySample;
 pub use self::inbox::{InboxMetrics, InboxSample};
 pub use self::keysets::KeySetSample;
 pub use self::limits::LimitMetrics;
@@ -80,6 +82,7 @@ pub struct Metrics {
     key_sets: OnceLock<Box<dyn Fn() -> Vec<KeySetSample> + Send + Sync>>,
     concurrency: OnceLock<Box<dyn Fn() -> Vec<ConcurrencySample> + Send + Sync>>,
     breakers: OnceLock<Box<dyn Fn() -> Vec<BreakersSample> + Send + Sync>>,
+    discovery: OnceLock<Box<dyn Fn() -> Vec<DiscoverySample> + Send + Sync>>,
     inbox_samples: OnceLock<Box<dyn Fn() -> Vec<InboxSample> + Send + Sync>>,
     shedding: OnceLock<Box<dyn Fn() -> Vec<SheddingSample> + Send + Sync>>,
     store: OnceLock<Box<dyn Fn() -> StoreSample + Send + Sync>>,
@@ -132,6 +135,7 @@ impl Metrics {
             key_sets: OnceLock::new(),
             concurrency: OnceLock::new(),
             breakers: OnceLock::new(),
+            discovery: OnceLock::new(),
             inbox_samples: OnceLock::new(),
             shedding: OnceLock::new(),
             store: OnceLock::new(),
@@ -241,6 +245,11 @@ impl Metrics {
         let _ = self.breakers.set(Box::new(samples));
     }
 
+    /// Where to ask how it goes with discoveries. The first one given stays.
+    pub fn show_discovery(&self, samples: impl Fn() -> Vec<DiscoverySample> + Send + Sync + 'static) {
+        let _ = self.discovery.set(Box::new(samples));
+    }
+
     /// Where to ask how many requests are in flight, and wait, by bucket. The first one given stays.
     pub fn show_concurrency(&self, samples: impl Fn() -> Vec<ConcurrencySample> + Send + Sync + 'static) {
         let _ = self.concurrency.set(Box::new(samples));
@@ -303,6 +312,7 @@ impl Metrics {
         families.extend(keysets::families(&self.key_sets.get().map(|samples| samples()).unwrap_or_default()));
         families.extend(concurrency::families(&self.concurrency.get().map(|samples| samples()).unwrap_or_default()));
         families.extend(breakers::families(&self.breakers.get().map(|samples| samples()).unwrap_or_default()));
+        families.extend(discovery::families(&self.discovery.get().map(|samples| samples()).unwrap_or_default()));
         families.extend(store::families(self.store.get().map(|sample| sample())));
         families.extend(replay::families(self.replay.get().map(|sample| sample())));
         families.extend(inbox::families(&self.inboxes.all(), &self.inbox_samples()));

@@ -53,6 +53,7 @@ impl App {
                 }
             }
             Some(Fallback::Upstream(other)) => {
+                let other = other.load();
                 match forward(&other, &hints(&Seen(session.req_header()), x.context.as_ref()), x.started, now) {
                     Ok(forward) => {
                         x.forward = Some(forward);

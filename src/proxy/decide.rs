@@ -115,12 +115,12 @@ fn hand_over(head: &mut Parts, body: Option<Bytes>, x: &mut Exchange) -> Decisio
     let (Some(route), Some(context)) = (route.as_ref(), context.as_ref()) else { return not_admitted() };
     match &route.action {
         Action::Forward(upstream) => match admit::check_length(head, route.body_bytes_max) {
-            Ok(()) => Decision::Forward(Arc::clone(upstream), body),
+            Ok(()) => Decision::Forward(upstream.load(), body),
             Err(rejection) => Decision::Refuse(Box::new(rejection)),
         },
         Action::Split(split) => match admit::check_length(head, route.body_bytes_max) {
             Ok(()) => match split.choose(&hints(&Seen(head), Some(context))) {
-                Some(upstream) => Decision::Forward(Arc::clone(upstream), body),
+                Some(upstream) => Decision::Forward(upstream.load(), body),
                 None => not_admitted(),
             },
             Err(rejection) => Decision::Refuse(Box::new(rejection)),

@@ -43,6 +43,12 @@ impl Resolved {
         }
     }
 
+    /// Begins with the addresses that another one of the same name has.
+    pub fn take_over(&self, before: &Self) {
+        self.addresses.store(before.addresses.load_full());
+        self.failing.store(before.failing.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
     pub fn next(&self) -> Option<SocketAddr> {
         let addresses = self.addresses.load();
         let turn = self.next.fetch_add(1, Ordering::Relaxed).checked_rem(addresses.len())?;

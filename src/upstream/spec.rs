@@ -9,12 +9,12 @@ use super::{Timeouts, Tls, retry, sticky};
 use crate::config::load::Attached;
 use crate::config::{self, Protocol, TellClient, UpstreamHost};
 use crate::proxy_protocol;
-use crate::yaml::{Located, Problem};
+use crate::yaml::{Located, Place, Problem};
 
 /// Largest weight of a target.
-const WEIGHT_MAX: u16 = 1000;
+pub const WEIGHT_MAX: u16 = 1000;
 /// Most targets of an upstream.
-const TARGETS_MAX: usize = 1000;
+pub const TARGETS_MAX: usize = 1000;
 /// Longest slow start.
 const SLOW_START_MAX: Duration = Duration::from_secs(3600);
 
@@ -49,8 +49,11 @@ impl Spec {
         files: &Attached,
         problems: &mut Vec<Problem>,
     ) -> Self {
-        if written.targets.is_empty() {
-            problems.push(Problem::new(written.targets.place, format!("upstream `{}` has no target", name.value)));
+        let discovers = written.discovery.is_some();
+        if written.targets.is_empty() && !discovers {
+            let place = Some(written.targets.place).filter(|place| *place != Place::UNKNOWN).unwrap_or(name.place);
+            let problem = Problem::new(place, format!("upstream `{}` has no target", name.value));
+            problems.push(problem.with_hint("give it `targets`, or `discovery` to find them"));
         }
         if written.targets.len() > TARGETS_MAX {
             let message = format!("an upstream has at most {TARGETS_MAX} targets, not {}", written.targets.len());
@@ -66,7 +69,7 @@ impl Spec {
             }
             targets.push(TargetSpec::check(target, written, problems));
         }
-        if !targets.is_empty() && targets.iter().all(|target| target.backup) {
+        if !discovers && !targets.is_empty() && targets.iter().all(|target| target.backup) {
             let message = format!("every target of upstream `{}` is a backup", name.value);
             problems.push(Problem::new(written.targets.place, message).with_hint("leave `backup` out at one of them"));
         }

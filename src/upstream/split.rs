@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::Upstream;
+use super::Slot;
 use super::balance::{Hints, Key};
 use super::ring::mix;
 use super::rotation::Rotation;
@@ -26,7 +26,7 @@ pub struct Split {
 }
 
 pub struct Part {
-    pub upstream: Arc<Upstream>,
+    pub upstream: Arc<Slot>,
     pub weight: u16,
     /// Requests with this field and value go here in any case.
     when: Option<(HeaderName, HeaderValue)>,
@@ -36,7 +36,7 @@ impl Split {
     /// `upstream` finds one by its name.
     pub fn compile(
         written: &config::Split,
-        mut upstream: impl FnMut(&Located<String>) -> Option<Arc<Upstream>>,
+        mut upstream: impl FnMut(&Located<String>) -> Option<Arc<Slot>>,
         problems: &mut Vec<Problem>,
     ) -> Option<Self> {
         let before = problems.len();
@@ -80,7 +80,7 @@ impl Split {
     }
 
     /// The upstream of a request.
-    pub fn choose(&self, hints: &Hints<'_>) -> Option<&Arc<Upstream>> {
+    pub fn choose(&self, hints: &Hints<'_>) -> Option<&Arc<Slot>> {
         self.settled(hints).or_else(|| {
             let index = self.rotation.from(self.rotation.turn()).next()?;
             Some(&self.parts.get(usize::from(index))?.upstream)
@@ -88,7 +88,7 @@ impl Split {
     }
 
     /// The upstream that a request has to go to; none, when the turn decides.
-    pub fn settled(&self, hints: &Hints<'_>) -> Option<&Arc<Upstream>> {
+    pub fn settled(&self, hints: &Hints<'_>) -> Option<&Arc<Slot>> {
         let meant = |part: &&Part| {
             let when = part.when.as_ref();
             when.is_some_and(|(name, value)| hints.head.get(name).is_some_and(|got| got == value.as_bytes()))
@@ -114,7 +114,7 @@ impl Split {
 
     /// The longest time that one of them gives its targets to begin an answer.
     pub fn first_byte(&self) -> Option<Duration> {
-        self.parts.iter().filter_map(|part| part.upstream.timeouts.first_byte).max()
+        self.parts.iter().filter_map(|part| part.upstream.load().timeouts.first_byte).max()
     }
 }
 

@@ -22,6 +22,7 @@ mod bodies;
 mod breaker;
 mod chaos_targets;
 mod concurrency;
+mod discovery;
 mod gathered;
 mod grpc;
 mod h2spec;

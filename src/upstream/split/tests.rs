@@ -1,9 +1,12 @@
 use crate::config::load::Attached;
 use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
 
 use super::*;
 use crate::head::{Headers as _, Method, RequestBuf};
 use crate::observe::metrics::Metrics;
+use crate::upstream::Around;
+use crate::upstream::discovery::Discovery;
 use crate::yaml::{Place, Sources, decode, parse};
 
 fn node<T: serde::de::DeserializeOwned>(yaml: &str) -> T {
@@ -12,10 +15,12 @@ fn node<T: serde::de::DeserializeOwned>(yaml: &str) -> T {
     decode(&parse(&sources, file).unwrap()).unwrap()
 }
 
-fn upstream(name: &Located<String>) -> Option<Arc<Upstream>> {
+fn upstream(name: &Located<String>) -> Option<Arc<Slot>> {
     let written = node("targets: [{ address: 10.0.0.1:80 }]");
     let name = Located::new(name.value.clone(), Place::UNKNOWN);
-    Upstream::compile(&name, &written, None, &Metrics::new(1000), &Attached::new()).ok()
+    let (metrics, discovery, files) = (Metrics::new(1000), Discovery::default(), Attached::new());
+    let around = Around { metrics: &metrics, discovery: &discovery, base: Path::new(""), files: &files };
+    Slot::compile(&name, &written, None, around).ok()
 }
 
 fn check(yaml: &str) -> (Option<Split>, Vec<Problem>) {

@@ -129,8 +129,12 @@ async fn gauges_go_up_and_down() {
 }
 
 /// Metrics that show only where their feature is in use: in `tls.rs`, in the tests of `proxy/tenure.rs`, in `issuers.rs`, in
-/// `breaker.rs`, in `concurrency.rs`, in `limits/rate_limit.rs`, in `webhooks.rs`, in the tests of `observe/metrics.rs`.
-const ELSEWHERE: [&str; 31] = [
+/// `breaker.rs`, in `discovery`, in `concurrency.rs`, in `limits/rate_limit.rs`, in `webhooks.rs`, in the tests of `observe/metrics.rs`.
+const ELSEWHERE: [&str; 35] = [
+    "tollgate_discovery_age_seconds",
+    "tollgate_discovery_endpoints",
+    "tollgate_discovery_lookups_total",
+    "tollgate_discovery_up",
     "tollgate_acme_certificate_expires_timestamp_seconds",
     "tollgate_acme_orders_total",
     "tollgate_mirrored_requests_total",

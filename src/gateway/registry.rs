@@ -1,0 +1,130 @@
+//! Who may register which services, and where these may be.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use sha2::{Digest as _, Sha256};
+use subtle::ConstantTimeEq as _;
+
+use super::compile::all;
+use crate::config::load::Config;
+use crate::config::{self, DiscoverySource};
+use crate::types::Period;
+use crate::upstream::discovery::registry::is_service;
+use crate::yaml::Problem;
+
+/// How long a service is taken to be there at most.
+const TTL_MAX: Duration = Duration::from_secs(300);
+/// What `ttl_max` may be.
+const TTL_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
+/// Shortest token, in characters.
+const TOKEN_CHARS_MIN: usize = 16;
+
+/// What services need to register themselves.
+#[derive(Clone, Debug)]
+pub struct Registry {
+    tokens: Vec<Token>,
+    allow: Vec<IpNet>,
+    pub ttl_max: Duration,
+}
+
+/// A token that services register with.
+#[derive(Clone, Debug)]
+pub struct Token {
+    digest: [u8; 32],
+    /// `None`: all.
+    services: Option<Vec<String>>,
+}
+
+impl Token {
+    /// Whether it is good for this service.
+    pub fn covers(&self, service: &str) -> bool {
+        self.services.as_ref().is_none_or(|services| services.iter().any(|known| known == service))
+    }
+}
+
+impl Registry {
+    /// The token that was presented, if it is one. All are compared, each in the same time.
+    pub fn token(&self, presented: &str) -> Option<&Token> {
+        let digest = Sha256::digest(presented.as_bytes());
+        let mut found = None;
+        for token in &self.tokens {
+            if bool::from(token.digest.as_slice().ct_eq(digest.as_slice())) {
+                found = Some(token);
+            }
+        }
+        found
+    }
+
+    /// Whether a service may be at this address.
+    pub fn allows(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        self.allow.iter().any(|network| network.contains(&address))
+    }
+}
+
+/// Compiles `registry`, and says where services are asked for that nobody could register.
+pub fn registry(config: &Config, problems: &mut Vec<Problem>) -> Option<Registry> {
+    let Some(written) = &config.root.registry else {
+        if !config.root.state.is_shared() {
+            check_unregistered(config, problems);
+        }
+        return None;
+    };
+    let (tokens, allow) = (&written.tokens, &written.allow);
+    if tokens.is_empty() {
+        let problem = Problem::new(tokens.place, "nobody can register without a token");
+        problems.push(problem.with_hint("write `tokens: [{ token: \"${REGISTRY_TOKEN}\" }]`"));
+    }
+    if allow.is_empty() {
+        let problem = Problem::new(allow.place, "no address can be registered");
+        problems.push(problem.with_hint("name the networks that services are in, such as 10.0.0.0/8"));
+    }
+    if config.root.admin.is_none() {
+        let problem = Problem::new(tokens.place, "services register at the admin address, and there is none");
+        problems.push(problem.with_hint("add `admin: { bind: … }`"));
+    }
+    let ttl = written.ttl_max.as_ref();
+    if let Some(ttl) = ttl.filter(|ttl| ttl.value.0 < TTL_BOUNDS.0 || ttl.value.0 > TTL_BOUNDS.1) {
+        let (least, most) = (Period(TTL_BOUNDS.0), Period(TTL_BOUNDS.1));
+        problems.push(Problem::new(ttl.place, format!("`ttl_max` must be {least} to {most}, not {}", ttl.value)));
+    }
+    Some(Registry {
+        tokens: tokens.iter().map(|token| compile(token, problems)).collect(),
+        allow: allow.iter().map(|network| network.0).collect(),
+        ttl_max: ttl.map_or(TTL_MAX, |ttl| ttl.value.0),
+    })
+}
+
+fn compile(written: &config::RegistryToken, problems: &mut Vec<Problem>) -> Token {
+    let token = written.token.value.expose();
+    if token.chars().count() < TOKEN_CHARS_MIN {
+        let message = format!("the token of a registry has {TOKEN_CHARS_MIN} characters or more");
+        problems.push(Problem::new(written.token.place, message).with_hint("make one with: openssl rand -base64 32"));
+    }
+    for service in written.services.iter().flat_map(|services| &services.value) {
+        if !is_service(&service.value) {
+            let problem = Problem::new(service.place, format!("`{}` is no name of a service", service.value));
+            problems.push(problem.with_hint("write letters, digits, `-`, `_` and `.`"));
+        }
+    }
+    let services = written.services.as_ref();
+    Token {
+        digest: Sha256::digest(token.as_bytes()).into(),
+        services: services.map(|services| services.iter().map(|service| service.value.clone()).collect()),
+    }
+}
+
+/// Upstreams whose services nobody can register: neither here, nor at another gateway with the same store.
+fn check_unregistered(config: &Config, problems: &mut Vec<Problem>) {
+    for (name, upstream) in all(config, |fragment| &fragment.upstreams, &config.root.upstreams) {
+        let source = upstream.discovery.as_ref().and_then(|discovery| discovery.read().ok());
+        let Some(source) = source.filter(|source| matches!(source.value, DiscoverySource::Registry(_))) else {
+            continue;
+        };
+        let message = format!("nobody can register a service for upstream `{}`", name.value);
+        let hint = "add `registry: { tokens: […], allow: […] }` to gateway.yaml";
+        problems.push(Problem::new(source.place, message).with_hint(hint));
+    }
+}

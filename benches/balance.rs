@@ -1,4 +1,4 @@
-//! One choice of a target, by way and number of targets. `cargo bench --profile quick --bench balance`
+//! One choice of a target, by way and number of targets, and with what is watched of targets. `cargo bench --profile quick --bench balance`
 #![allow(clippy::expect_used, reason = "a benchmark that cannot set up must stop")]
 
 use std::hint::black_box;
@@ -90,4 +90,42 @@ fn hash_ip(bencher: Bencher<'_, '_>, targets: usize) {
 #[divan::bench(args = TARGETS)]
 fn sticky(bencher: Bencher<'_, '_>, targets: usize) {
     choices(bencher, targets, "sticky: { cookie: lb }");
+}
+
+/// Both kinds of breakers, checks and outliers.
+const WATCHED: &str = "circuit_breaker: [{ rate: 50% }, { per: target, rate: 50% }], health: { tcp: true, panic_threshold: 50%, \
+                       outliers: { failures: 5, rate: 50%, latency: { over: 1s, times: 3 } } }";
+
+#[divan::bench(args = TARGETS)]
+fn round_robin_watched(bencher: Bencher<'_, '_>, targets: usize) {
+    choices(bencher, targets, WATCHED);
+}
+
+/// A choice, an answer and its end; the clock is not read.
+fn exchanges(bencher: Bencher<'_, '_>, targets: usize, keys: &str) {
+    let upstream = upstream(targets, keys);
+    let (now, took) = (clock::now(), std::time::Duration::from_millis(5));
+    let head = RequestBuf::new(Method::GET, "/api/v1/tasks/7");
+    let hints = Hints { head: &head, client: None, consumer: None };
+    bencher.bench_local(|| {
+        let mut own = upstream.admit(now).ok().flatten();
+        let mut choice = upstream.choose(black_box(&[]), &hints, now).expect("a target");
+        let well = upstream.responded(choice.index, 200, took, now);
+        for permit in [&mut own, &mut choice.permit].into_iter().flatten() {
+            permit.answered(200, took, now);
+        }
+        if well {
+            upstream.succeeded(choice.index, now);
+        }
+    });
+}
+
+#[divan::bench(args = TARGETS)]
+fn exchange(bencher: Bencher<'_, '_>, targets: usize) {
+    exchanges(bencher, targets, "balance: round_robin");
+}
+
+#[divan::bench(args = TARGETS)]
+fn exchange_watched(bencher: Bencher<'_, '_>, targets: usize) {
+    exchanges(bencher, targets, WATCHED);
 }

@@ -7,6 +7,7 @@ mod acme;
 mod balance;
 mod circuit_breaker;
 mod discovery;
+mod health;
 mod https_redirect;
 pub mod load;
 mod logs;
@@ -36,6 +37,7 @@ pub use circuit_breaker::{BreakerFallback, BreakerPer, CircuitBreaker, CircuitBr
 pub use discovery::{
     ConsulDiscovery, Discovery, DiscoverySource, DnsDiscovery, DnsRecords, RegistryDiscovery, TargetsFile,
 };
+pub use health::{AllUnhealthy, GrpcHealth, Health, HealthBody, OutlierFailure, Outliers, SlowTargets, Statuses};
 pub use https_redirect::HttpsRedirect;
 pub use logs::{AccessFormat, AccessLog, AuditLog, AuditOnly, Log, LogFormat, WebhookLog};
 pub use proxy_protocol::{From as ProxyProtocolFrom, ProxyProtocol, TellClient};

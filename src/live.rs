@@ -172,6 +172,13 @@ impl Live {
         upstream::keep_resolving(move || live.upgrade().map(|live| live.current().upstreams())).await;
     }
 
+    /// Checks the targets of all upstreams in use again and again, for as long as there is this `Live`.
+    pub async fn keep_checking(self: Arc<Self>) {
+        let (changed, live) = (self.subscribe(), Arc::downgrade(&self));
+        drop(self);
+        upstream::keep_checking(changed, move || live.upgrade().map(|live| live.current().upstreams())).await;
+    }
+
     /// Looks at the files and applies what changed. When none did, [`Cause::Watch`] and [`Cause::Poll`] do nothing; the
     /// other two load everything again.
     ///

@@ -12,6 +12,7 @@ mod sockets;
 mod start;
 mod systemd;
 mod upgrade;
+mod warnings;
 mod worker;
 
 use std::net::TcpListener as StdListener;
@@ -29,8 +30,6 @@ use tracing::{error, info, warn};
 
 use crate::acme::Acme;
 use crate::admin::{self, Admin};
-use crate::clock;
-use crate::config::Verify;
 use crate::delivery::Delivery;
 use crate::gateway::Settings;
 use crate::identity::Shared;
@@ -46,7 +45,7 @@ use crate::overload::Overload;
 use crate::proxy::body_memory;
 use crate::replay::Replay;
 use crate::upstream::discovery::discovery_samples;
-use crate::upstream::{Upstream, breaker_samples};
+use crate::upstream::{breaker_samples, health_samples};
 use admission::Admission;
 use handover::{Predecessor, Successor};
 use listeners::Listeners;
@@ -130,10 +129,7 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     let identity = Arc::clone(live.current().identity.shared());
     descriptors::provide(settings.limits.connections_max);
     show_figures(&metrics, &live, &limits, &replay);
-    if let Some(remote) = limits.remote().cloned() {
-        tokio::spawn(async move { remote.keep().await });
-    }
-    tokio::spawn(fetch_keys(Arc::clone(&identity)));
+    reach_out(&limits, &identity);
     acme.load(live.current().acme.clone()).await;
     tokio::join!(live.resolve_names(), identity.key_sets.tried(KEYS_PATIENCE), identity.read_keys());
     let admission = Arc::new(Admission::default());
@@ -166,11 +162,8 @@ pub async fn run(options: Options) -> anyhow::Result<()> {
     }
     spawn_keepers(&live, &identity, &limits, &replay);
     keep_certificates(&live, acme, &metrics);
-    tell_expired(&settings);
-    tell_unverified(&live.current().upstreams());
-    for (asked, bound) in listeners.bound() {
-        info!(%asked, %bound, "listening");
-    }
+    warnings::tell(&live.current());
+    tell_bound(&listeners);
     let delivery =
         inboxes.queue().map(|queue| Delivery::start(Arc::clone(&live), Arc::clone(queue), &metrics)).transpose()?;
     match predecessor {
@@ -205,14 +198,20 @@ async fn take_over(predecessor: &Predecessor, identity: &Shared) -> anyhow::Resu
     Ok(())
 }
 
-async fn fetch_keys(identity: Arc<Shared>) {
-    identity.key_sets.keep_fetching().await;
+/// Turns to the state store and to those who sign tokens: the start does not wait for them long.
+fn reach_out(limits: &Limits, identity: &Arc<Shared>) {
+    if let Some(remote) = limits.remote().cloned() {
+        tokio::spawn(async move { remote.keep().await });
+    }
+    let keys = Arc::clone(identity);
+    tokio::spawn(async move { keys.key_sets.keep_fetching().await });
 }
 
 /// What goes on beside the requests, to the end.
 fn spawn_keepers(live: &Arc<Live>, identity: &Arc<Shared>, limits: &Arc<Limits>, replay: &Arc<Replay>) {
     tokio::spawn(Arc::clone(live).watch());
     tokio::spawn(Arc::clone(live).keep_resolving());
+    tokio::spawn(Arc::clone(live).keep_checking());
     tokio::spawn(Arc::clone(identity).keep());
     tokio::spawn(Arc::clone(limits).keep());
     tokio::spawn(Arc::clone(replay).keep());
@@ -274,6 +273,10 @@ fn show_figures(metrics: &Arc<Metrics>, live: &Arc<Live>, limits: &Arc<Limits>, 
     let running = Arc::downgrade(live);
     metrics.show_discovery(move || {
         running.upgrade().map(|live| discovery_samples(live.current().slots())).unwrap_or_default()
+    });
+    let running = Arc::downgrade(live);
+    metrics.show_health(move || {
+        running.upgrade().map(|live| health_samples(&live.current().upstreams())).unwrap_or_default()
     });
     let (shared, local) = (Arc::clone(limits), Arc::clone(limits));
     metrics.show_buckets(move || local.local.len());
@@ -365,8 +368,7 @@ async fn control(
             _ = swapped.changed() => {
                 let current = live.current();
                 listeners.follow(&current.settings.listeners);
-                tell_expired(&current.settings);
-                tell_unverified(&current.upstreams());
+                warnings::tell(&current);
                 let wanted = std::mem::replace(&mut connections_max, current.settings.limits.connections_max);
                 if wanted != connections_max {
                     descriptors::provide(connections_max);
@@ -380,37 +382,9 @@ async fn control(
     }
 }
 
-/// Says which certificates have ended. They are used all the same: a client that does not mind is served.
-fn tell_expired(settings: &Settings) {
-    let now = clock::wall();
-    for listener in &settings.listeners {
-        let certificates = listener.tls.iter().flat_map(|tls| &tls.ends);
-        for (cert, end) in certificates.filter(|(_, end)| *end < now) {
-            error!(listener = %listener.address, cert, since = clock::rfc3339(*end), "this certificate has expired");
-        }
-        let lists = listener.tls.iter().flat_map(|tls| &tls.lists);
-        for (crl, end) in lists.filter(|(_, end)| *end < now) {
-            let since = clock::rfc3339(*end);
-            error!(listener = %listener.address, crl, since, "this revocation list is out of date: no client certificate is taken");
-        }
-    }
-}
-
-/// Says which upstreams anybody could stand in for, and with which of them the gateway has nothing valid to show.
-fn tell_unverified(upstreams: &[Arc<Upstream>]) {
-    let now = clock::wall();
-    for upstream in upstreams {
-        let Some(tls) = &upstream.tls else { continue };
-        if tls.verify == Verify::Off {
-            warn!(
-                upstream = &*upstream.name,
-                "`verify: off`: whoever stands in between can read and change everything"
-            );
-        }
-        if let Some(identity) = tls.identity.as_ref().filter(|identity| identity.not_after < now) {
-            let (cert, since) = (&*identity.file, clock::rfc3339(identity.not_after));
-            error!(upstream = &*upstream.name, cert, since, "this client certificate has expired");
-        }
+fn tell_bound(listeners: &Listeners) {
+    for (asked, bound) in listeners.bound() {
+        info!(%asked, %bound, "listening");
     }
 }
 

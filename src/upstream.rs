@@ -9,6 +9,7 @@ pub mod breaker;
 mod choice;
 mod circuit;
 pub mod discovery;
+pub mod health;
 mod resolve;
 pub mod retry;
 mod ring;
@@ -40,6 +41,8 @@ use breaker::{Breaker, Of};
 pub use choice::{Choice, NoTarget};
 use circuit::Circuit;
 pub use circuit::breaker_samples;
+use health::{Health, Overall};
+pub use health::{health_samples, keep_checking};
 use resolve::Resolved;
 pub use resolve::{keep_resolving, resolve_new};
 use retry::Retry;
@@ -71,6 +74,8 @@ pub struct Upstream {
     /// Of all targets together.
     total: Arc<State>,
     circuit: Circuit,
+    /// What the health of the targets comes to, where any is known.
+    health: Option<Overall>,
     spec: Spec,
 }
 
@@ -95,6 +100,7 @@ pub struct Target {
     pub breaker: Option<Arc<Breaker>>,
     /// With TLS: who it has to be.
     pub name: Option<Arc<TargetName>>,
+    pub health: Option<Box<Health>>,
     weight: u16,
     in_flight_max: Option<u32>,
     address: Address,
@@ -139,6 +145,7 @@ impl Upstream {
         let sticky = spec.sticky.as_ref().map(|settings| Sticky::new(settings, &name.value, labels)).transpose();
         let sticky = sticky.map_err(|message| vec![Problem::new(written.targets.place, message)])?;
         let (own_name, now) = (Arc::from(name.value.as_str()), clock::now());
+        let health = Overall::compile(spec.health.as_ref(), previous.and_then(|it| it.health.as_ref()), &own_name);
         let target = |(written, (label, address)): (&TargetSpec, (String, Address))| {
             let metrics = metrics.upstream(&name.value, &label);
             let label: Arc<str> = Arc::from(label);
@@ -146,8 +153,10 @@ impl Upstream {
             let known = previous.and_then(|previous| previous.breaker_of(&label));
             address.take_over(previous, &label);
             let of = Of { label: Arc::clone(&label), state: Arc::clone(&state) };
+            let healthy = previous.and_then(|previous| previous.health_of(&label));
             Target {
                 metrics,
+                health: Health::compile(health.as_ref(), healthy, &label, &state, now),
                 breaker: Breaker::compile(spec.breakers.target.as_ref(), known, &own_name, Some(of), now),
                 state,
                 name: spec.tls.as_ref().map(|tls| Arc::new(tls.name_of(&label))),
@@ -173,6 +182,7 @@ impl Upstream {
             total: previous.map_or_else(|| Arc::new(State::new(now)), |previous| Arc::clone(&previous.total)),
             circuit: Circuit::compile(&spec.breakers, previous.map(|previous| &previous.circuit), &own_name, now),
             name: own_name,
+            health,
             spec,
         }))
     }

@@ -9,6 +9,7 @@ use crate::clock;
 use crate::gateway::Gateway;
 use crate::upstream::breaker::{Breaker, View};
 use crate::upstream::discovery::Status;
+use crate::upstream::health::{CheckView, EjectionView, Health, Standing};
 use crate::upstream::{Slot, Target};
 
 #[derive(Serialize)]
@@ -23,6 +24,9 @@ pub struct UpstreamShown {
     /// How it goes with finding its targets.
     #[serde(skip_serializing_if = "Option::is_none")]
     discovery: Option<DiscoveryShown>,
+    /// What the health of the targets comes to: `heeded`, `ignored`, `refusing`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<&'static str>,
     targets: Vec<TargetShown>,
 }
 
@@ -61,6 +65,8 @@ struct TargetShown {
     resolved: Vec<SocketAddr>,
     #[serde(skip_serializing_if = "Option::is_none")]
     circuit_breaker: Option<BreakerShown>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    health: Option<HealthShown>,
 }
 
 #[derive(Serialize)]
@@ -76,6 +82,65 @@ struct BreakerShown {
     /// All requests in the same time, where a share of them counts.
     #[serde(skip_serializing_if = "Option::is_none")]
     requests: Option<u64>,
+}
+
+#[derive(Serialize)]
+struct HealthShown {
+    /// Neither its checks nor how clients fare with it take it out.
+    healthy: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    check: Option<CheckShown>,
+    /// While it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ejected: Option<EjectedShown>,
+}
+
+#[derive(Serialize)]
+struct CheckShown {
+    healthy: bool,
+    since: String,
+    /// When it was checked; none before the first time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last: Option<String>,
+    /// Why that check failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+    /// Checks in a row that speak against what it is.
+    against: u32,
+}
+
+#[derive(Serialize)]
+struct EjectedShown {
+    /// `failures`, `rate`, `latency`
+    reason: &'static str,
+    since: String,
+    until: String,
+    /// How many times as long as the first ejection.
+    times: u32,
+}
+
+impl HealthShown {
+    fn of(health: &Health, now: Instant, wall: SystemTime) -> Self {
+        let moment = |moment| clock::rfc3339(time_of(moment, now, wall));
+        let check = |view: CheckView| CheckShown {
+            healthy: view.healthy,
+            since: moment(view.since),
+            last: view.last.map(moment),
+            error: view.error,
+            against: view.against,
+        };
+        let ejected = |view: EjectionView| EjectedShown {
+            reason: view.reason.name(),
+            since: moment(view.since),
+            until: moment(view.until),
+            times: view.times,
+        };
+        Self {
+            healthy: health.is_in(now),
+            check: health.checked.as_ref().map(|checked| check(checked.view())),
+            ejected: health.outlier.as_ref().and_then(|outlier| outlier.view(now)).map(ejected),
+        }
+    }
 }
 
 pub fn upstreams(gateway: &Gateway) -> Vec<UpstreamShown> {
@@ -94,6 +159,7 @@ pub fn upstreams(gateway: &Gateway) -> Vec<UpstreamShown> {
         address: target.label.to_string(),
         resolved: target.addresses(),
         circuit_breaker: target.breaker.as_deref().map(breaker),
+        health: target.health.as_deref().map(|health| HealthShown::of(health, now, wall)),
     };
     let upstream = |slot: &Slot| {
         let upstream = slot.load();
@@ -102,6 +168,7 @@ pub fn upstreams(gateway: &Gateway) -> Vec<UpstreamShown> {
             name: upstream.name.to_string(),
             circuit_breaker: upstream.breaker().map(|own| breaker(own)),
             rejected: upstream.rejected_count(),
+            health: upstream.standing(now).map(Standing::name),
             targets: upstream.targets().iter().map(target).collect(),
         }
     };

@@ -3,7 +3,7 @@
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use super::{Balance, CircuitBreakers, Discovery, Retry, Sticky, TellClient, UpstreamTls, built_in};
+use super::{Balance, CircuitBreakers, Discovery, Health, Retry, Sticky, TellClient, UpstreamTls, built_in};
 use crate::types::Period;
 use crate::yaml::Located;
 
@@ -30,6 +30,8 @@ pub struct Upstream {
     pub retry: Retry,
     /// Leaving the service alone when it fails too often; a list of two for one per upstream and one per target. Default: none.
     pub circuit_breaker: Option<CircuitBreakers>,
+    /// Leaving targets out that are not well, by asking them and by how clients fare with them. Default: none.
+    pub health: Option<Located<Health>>,
     /// The protocol targets speak.
     #[serde(default)]
     pub protocol: Protocol,

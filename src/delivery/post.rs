@@ -26,6 +26,7 @@ use crate::head::{HeaderName, HeaderValue, Headers as _, Method, RequestBuf};
 use crate::inbox::{Claimed, Message};
 use crate::observe::metrics::{TargetMetrics, UpstreamError};
 use crate::upstream::breaker::Permit;
+use crate::upstream::health::Standing;
 use crate::upstream::{Choice, Hints, NoTarget, Upstream};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
@@ -98,6 +99,7 @@ impl Post {
             let choice = match self.upstream.choose(&tried, &hints, clock::now()) {
                 Ok(choice) if !tried.contains(&choice.index) => choice,
                 Err(NoTarget::Open(_)) if tried.is_empty() => return Answer::Refused,
+                Err(NoTarget::Unavailable) if tried.is_empty() && self.is_refusing() => return Answer::Refused,
                 Err(NoTarget::Full) if tried.is_empty() => {
                     unreachable = "every target has as much in flight as it may have".to_owned();
                     break;
@@ -114,6 +116,11 @@ impl Post {
         Answer::Unreachable(unreachable)
     }
 
+    /// Whether no target is healthy and nobody is to be asked then.
+    fn is_refusing(&self) -> bool {
+        self.upstream.standing(clock::now()).is_some_and(Standing::is_refusing)
+    }
+
     async fn send(&self, claimed: &Claimed, mut choice: Choice<'_>, deadline: Instant) -> Answer {
         let Some(request) = self.request(claimed, &choice) else { return Answer::Damaged };
         let Some(client) = self.client(&choice) else {
@@ -122,7 +129,8 @@ impl Post {
         let metrics = &choice.target.metrics;
         // When the time is over this is dropped, and the target had it.
         let permit = choice.permit.take();
-        let mut waiting = Waiting { metrics, permit, deadline, ended: false };
+        let target = (&*self.upstream, choice.index);
+        let mut waiting = Waiting { metrics, target, permit, deadline, ended: false };
         let started = clock::now();
         let sent = client.request(request).await;
         waiting.ended = true;
@@ -139,7 +147,9 @@ impl Post {
             Ok(response) => {
                 let (code, took) = (response.status().as_u16(), now.saturating_duration_since(started));
                 metrics.responded(code, took);
-                self.upstream.responded(choice.index, code, took, now);
+                if self.upstream.responded(choice.index, code, took, now) {
+                    self.upstream.succeeded(choice.index, now);
+                }
                 let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
                 let asked = asked.and_then(|value| retry_after(value, clock::wall()));
                 let status = response.status();
@@ -148,13 +158,15 @@ impl Post {
                 Answer::Status(status, asked)
             }
             Err(error) if error.is_connect() => {
-                metrics.failed(if is_tls(&error) { UpstreamError::Tls } else { UpstreamError::Connect });
-                self.upstream.failed(choice.index, now);
+                let kind = if is_tls(&error) { UpstreamError::Tls } else { UpstreamError::Connect };
+                metrics.failed(kind);
+                self.upstream.failed(choice.index, Some(kind), now);
                 Answer::Unreachable(words("cannot connect", &error))
             }
             Err(error) => {
-                metrics.failed(if is_tls(&error) { UpstreamError::Tls } else { UpstreamError::Reset });
-                self.upstream.failed(choice.index, now);
+                let kind = if is_tls(&error) { UpstreamError::Tls } else { UpstreamError::Reset };
+                metrics.failed(kind);
+                self.upstream.failed(choice.index, Some(kind), now);
                 Answer::Broken(words("the exchange broke off", &error))
             }
         }
@@ -227,6 +239,7 @@ fn head_of(message: &Message) -> RequestBuf {
 /// Counts an exchange that ran out of time.
 struct Waiting<'a> {
     metrics: &'a TargetMetrics,
+    target: (&'a Upstream, u16),
     permit: Option<Permit>,
     /// When the time is over; what is dropped before was given up for another reason.
     deadline: Instant,
@@ -238,7 +251,12 @@ impl Drop for Waiting<'_> {
         if !self.ended {
             self.metrics.failed(UpstreamError::Timeout);
             let now = clock::now();
-            if let Some(permit) = self.permit.as_mut().filter(|_| now >= self.deadline) {
+            if now < self.deadline {
+                return;
+            }
+            let (upstream, index) = self.target;
+            upstream.failed(index, Some(UpstreamError::Timeout), now);
+            if let Some(permit) = &mut self.permit {
                 permit.failed(now);
             }
         }

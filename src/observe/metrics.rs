@@ -8,6 +8,7 @@ mod acme;
 mod breakers;
 mod concurrency;
 mod discovery;
+mod health;
 mod inbox;
 mod keysets;
 mod limits;
@@ -35,6 +36,7 @@ pub use self::acme::AcmeSample;
 pub use self::breakers::{BreakerSample, BreakersSample};
 pub use self::concurrency::{ConcurrencySample, WaitEnd, Waits};
 pub use self::discovery::DiscoverySample;
+pub use self::health::{HealthSample, TargetHealthSample};
 pub use self::inbox::{InboxMetrics, InboxSample};
 pub use self::keysets::KeySetSample;
 pub use self::limits::LimitMetrics;
@@ -83,6 +85,7 @@ pub struct Metrics {
     concurrency: OnceLock<Box<dyn Fn() -> Vec<ConcurrencySample> + Send + Sync>>,
     breakers: OnceLock<Box<dyn Fn() -> Vec<BreakersSample> + Send + Sync>>,
     discovery: OnceLock<Box<dyn Fn() -> Vec<DiscoverySample> + Send + Sync>>,
+    health: OnceLock<Box<dyn Fn() -> Vec<HealthSample> + Send + Sync>>,
     inbox_samples: OnceLock<Box<dyn Fn() -> Vec<InboxSample> + Send + Sync>>,
     shedding: OnceLock<Box<dyn Fn() -> Vec<SheddingSample> + Send + Sync>>,
     store: OnceLock<Box<dyn Fn() -> StoreSample + Send + Sync>>,
@@ -136,6 +139,7 @@ impl Metrics {
             concurrency: OnceLock::new(),
             breakers: OnceLock::new(),
             discovery: OnceLock::new(),
+            health: OnceLock::new(),
             inbox_samples: OnceLock::new(),
             shedding: OnceLock::new(),
             store: OnceLock::new(),
@@ -250,6 +254,11 @@ impl Metrics {
         let _ = self.discovery.set(Box::new(samples));
     }
 
+    /// Where to ask how it stands with the health of targets. The first one given stays.
+    pub fn show_health(&self, samples: impl Fn() -> Vec<HealthSample> + Send + Sync + 'static) {
+        let _ = self.health.set(Box::new(samples));
+    }
+
     /// Where to ask how many requests are in flight, and wait, by bucket. The first one given stays.
     pub fn show_concurrency(&self, samples: impl Fn() -> Vec<ConcurrencySample> + Send + Sync + 'static) {
         let _ = self.concurrency.set(Box::new(samples));
@@ -313,6 +322,7 @@ impl Metrics {
         families.extend(concurrency::families(&self.concurrency.get().map(|samples| samples()).unwrap_or_default()));
         families.extend(breakers::families(&self.breakers.get().map(|samples| samples()).unwrap_or_default()));
         families.extend(discovery::families(&self.discovery.get().map(|samples| samples()).unwrap_or_default()));
+        families.extend(health::families(&self.health.get().map(|samples| samples()).unwrap_or_default()));
         families.extend(store::families(self.store.get().map(|sample| sample())));
         families.extend(replay::families(self.replay.get().map(|sample| sample())));
         families.extend(inbox::families(&self.inboxes.all(), &self.inbox_samples()));

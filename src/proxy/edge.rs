@@ -11,6 +11,7 @@ mod asked;
 mod closing;
 mod flood;
 mod frames;
+mod malformed;
 
 use std::io;
 use std::net::SocketAddr;
@@ -34,6 +35,7 @@ use crate::context::Scheme;
 use closing::Farewell;
 pub use closing::{Closer, Ending};
 use flood::Flood;
+pub use malformed::{Malformed, MalformedKind};
 
 /// What an HTTP/2 connection with prior knowledge starts with (RFC 9113 §3.4).
 const H2_PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -209,24 +211,6 @@ impl Connection {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The answer to what could not be parsed: called with Pingora's status, gives the whole response.
-pub type Malformed = Arc<dyn Fn(MalformedKind) -> Vec<u8> + Send + Sync>;
-
-/// Why a request never reached the proxy.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MalformedKind {
-    /// It is not valid HTTP.
-    Syntax,
-    /// Its head is larger than allowed.
-    HeadTooLarge,
-    /// Its head did not arrive in time.
-    HeadTooSlow,
-    /// CONNECT, which a gateway does not offer.
-    Connect,
-    /// More frames of HTTP/2 that bring nothing than a connection may have.
-    Flood,
 }
 
 /// The stream that is given to Pingora.

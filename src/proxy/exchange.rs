@@ -65,6 +65,8 @@ pub struct Forward {
     pub target: Option<Arc<TargetMetrics>>,
     /// The target that it is in flight to.
     pub seat: Option<u16>,
+    /// How the current attempt fares, for the health of its target.
+    pub fares: Fares,
     /// The client should get the cookie that leads back to this target.
     pub sets_cookie: bool,
     pub address: Option<std::net::SocketAddr>,
@@ -84,6 +86,16 @@ pub struct Forward {
     pub pause: Option<Duration>,
     /// When the exchange has to be over.
     pub deadline: Option<Instant>,
+}
+
+/// How an attempt fares. It counts once, however many things happen to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fares {
+    Unknown,
+    /// Since its answer began: once that is whole, it counts for the target.
+    Well(Instant),
+    /// It was counted, or nobody counts.
+    Settled,
 }
 
 /// The target of an attempt.
@@ -145,6 +157,7 @@ impl Forward {
             permit_of_target: None,
             target: None,
             seat: None,
+            fares: Fares::Unknown,
             sets_cookie: false,
             address: None,
             interim: 0,

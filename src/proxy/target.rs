@@ -8,7 +8,7 @@ use http::{HeaderValue, Method, StatusCode, Version};
 use pingora::http::ResponseHeader;
 use pingora::proxy::Session;
 
-use super::exchange::{Chosen, Exchange, Forward};
+use super::exchange::{Chosen, Exchange, Fares, Forward};
 use super::heads::Seen;
 use crate::context::{Context, Scheme};
 use crate::observe::metrics::UpstreamError;
@@ -51,7 +51,8 @@ impl Forward {
             target.responded(status, took);
         }
         if let Some(seat) = self.seat {
-            self.upstream.responded(seat, status, took, now);
+            let well = self.upstream.responded(seat, status, took, now);
+            self.fares = if well { Fares::Well(now) } else { Fares::Settled };
         }
         if let Some(permit) = &mut self.permit_of_target {
             permit.answered(status, took, now);
@@ -72,7 +73,8 @@ impl Forward {
             target.failed(kind);
         }
         if let Some(seat) = self.seat {
-            self.upstream.failed(seat, now);
+            let counted = std::mem::replace(&mut self.fares, Fares::Settled) == Fares::Settled;
+            self.upstream.failed(seat, Some(kind).filter(|_| !counted), now);
         }
         if let Some(permit) = &mut self.permit_of_target {
             permit.failed(now);
@@ -113,6 +115,9 @@ impl Forward {
     pub fn leave(&mut self) {
         self.permit_of_target = None;
         if let Some(seat) = self.seat.take() {
+            if let Fares::Well(began) = std::mem::replace(&mut self.fares, Fares::Unknown) {
+                self.upstream.succeeded(seat, began);
+            }
             self.upstream.leave(seat);
         }
     }

@@ -125,11 +125,18 @@ impl Tier {
         })
     }
 
-    /// From this turn on, each target at least once. Where weights are large and nothing can be used the order is long: so much of
-    /// it has every target, as a rule, and all of them come at the end.
-    fn walk(&self, turn: usize) -> impl Iterator<Item = u16> + '_ {
+    /// Its targets, by index and weight.
+    pub fn members(&self) -> &[(u16, u16)] {
+        &self.members
+    }
+
+    /// Its targets as their turns come, each at least once. Every one that is passed over takes a turn: what it would have got
+    /// is shared by all others, and not left to the one behind it. Where weights are large and nothing can be used the order is
+    /// long: so much of it has every target, as a rule, and all of them come at the end.
+    fn turns(&self) -> impl Iterator<Item = u16> + '_ {
         let most = self.members.len().saturating_mul(4);
-        self.rotation.from(turn).take(most).chain(self.members.iter().map(|(index, _)| *index))
+        let turns = (0..most).map_while(|_| self.rotation.turn());
+        turns.chain(self.members.iter().map(|(index, _)| *index))
     }
 }
 
@@ -155,15 +162,14 @@ impl Upstream {
 
     /// The one whose turn it is. A target that warms up lets most of its turns pass.
     fn in_turn(&self, tier: &Tier, open: impl Fn(u16) -> bool, now: Instant) -> Option<u16> {
-        let turn = tier.rotation.turn();
         if self.slow_start.is_some() {
             let chance = fastrand::f32();
             let warm = |index: &u16| open(*index) && self.share(*index, now) > chance;
-            if let Some(index) = tier.walk(turn).find(warm) {
+            if let Some(index) = tier.turns().find(warm) {
                 return Some(index);
             }
         }
-        tier.walk(turn).find(|index| open(*index))
+        tier.turns().find(|index| open(*index))
     }
 
     /// The one with the least in flight for its weight; `first` if no other has less.

@@ -6,7 +6,7 @@
 
 mod compile;
 mod machine;
-mod tally;
+pub(super) mod tally;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -7,6 +7,7 @@ use super::balance::{Hints, Key, Tier, Way};
 use super::breaker::Permit;
 use super::{Target, Tried, Upstream};
 use crate::head::HeaderValue;
+use crate::observe::metrics::UpstreamError;
 
 /// What an attempt that failed counts for the average of latencies: a target that refuses at once is not a fast one.
 const FAILED: Duration = Duration::from_secs(1);
@@ -26,7 +27,7 @@ pub struct Choice<'a> {
 /// Why no target was chosen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoTarget {
-    /// None has an address.
+    /// None has an address, or none that has one is healthy and requests are refused then.
     Unavailable,
     /// Those that can be asked have as much in flight as they may have.
     Full,
@@ -40,7 +41,8 @@ impl Upstream {
     /// whose breaker lets nothing through, or that have as much in flight as they may have, are left out always.
     pub fn choose(&self, tried: &[u16], hints: &Hints<'_>, now: Instant) -> Result<Choice<'_>, NoTarget> {
         let Some(sticky) = &self.sticky else { return self.balanced(tried, hints, now) };
-        let known = sticky.target(hints.head).filter(|index| !tried.contains(index));
+        let is_in = |index| self.target(index).is_some_and(|target| self.is_in(target, now));
+        let known = sticky.target(hints.head).filter(|index| !tried.contains(index) && is_in(*index));
         if let Some(choice) = known.and_then(|index| self.enter(index, now)) {
             return Ok(choice);
         }
@@ -59,17 +61,27 @@ impl Upstream {
         self.sticky.as_ref().and_then(|sticky| sticky.field(index, https))
     }
 
-    /// The head of an answer of this target arrived.
-    pub fn responded(&self, index: u16, status: u16, to_head: Duration, now: Instant) {
-        let Some(target) = self.target(index).filter(|_| self.way == Way::Random) else { return };
+    /// The head of an answer of this target arrived. `true`: when all of it has, [`succeeded`](Self::succeeded) is to be called.
+    pub fn responded(&self, index: u16, status: u16, to_head: Duration, now: Instant) -> bool {
+        if self.way == Way::Random {
+            self.sample(index, status, to_head, now);
+        }
+        self.health.is_some() && self.health_responded(index, status, to_head, now)
+    }
+
+    fn sample(&self, index: u16, status: u16, to_head: Duration, now: Instant) {
+        let Some(target) = self.target(index) else { return };
         // An error is no sign of a fast target, however fast it comes.
         let average = target.state.latency(now).filter(|_| status >= 500);
         let micros = average.map_or(0.0, |micros| micros / 1e6);
         target.state.sample(to_head.max(Duration::from_secs_f32(micros)), now);
     }
 
-    /// An attempt at this target failed.
-    pub fn failed(&self, index: u16, now: Instant) {
+    /// An attempt at this target failed. `kind` is how, unless it was a failure already when its answer began.
+    pub fn failed(&self, index: u16, kind: Option<UpstreamError>, now: Instant) {
+        if let (Some(_), Some(kind)) = (&self.health, kind) {
+            self.health_failed(index, kind, now);
+        }
         if let Some(target) = self.target(index).filter(|_| self.way == Way::Random) {
             target.state.sample(FAILED, now);
         }
@@ -86,10 +98,26 @@ impl Upstream {
     }
 
     fn balanced(&self, tried: &[u16], hints: &Hints<'_>, now: Instant) -> Result<Choice<'_>, NoTarget> {
-        let first = self.tiers.iter().find_map(|tier| self.pick(tier, tried, hints, now));
-        let again = || self.tiers.iter().find_map(|tier| self.pick(tier, &[], hints, now));
-        let found = first.or_else(|| if tried.is_empty() { None } else { again() });
+        let first = self.first(tried, hints, now);
+        let found = first.or_else(|| if tried.is_empty() { None } else { self.first(&[], hints, now) });
         found.ok_or_else(|| self.no_target(now))
+    }
+
+    /// From the first tier that has a target for it; those with too few healthy ones come last.
+    fn first(&self, tried: &[u16], hints: &Hints<'_>, now: Instant) -> Option<Choice<'_>> {
+        let mut last = self.passed_over(now);
+        let found =
+            self.tiers.iter().zip(0..).find_map(|(tier, place)| {
+                if last >> place & 1 == 0 { self.pick(tier, tried, hints, now) } else { None }
+            });
+        if found.is_some() || last == 0 {
+            return found;
+        }
+        self.tiers.iter().find_map(|tier| {
+            let is_left = last & 1 == 1;
+            last >>= 1;
+            if is_left { self.pick(tier, tried, hints, now) } else { None }
+        })
     }
 
     fn pick(&self, tier: &Tier, tried: &[u16], hints: &Hints<'_>, now: Instant) -> Option<Choice<'_>> {
@@ -111,7 +139,7 @@ impl Upstream {
 
     /// Whether a target can be sent one more.
     fn has_room(&self, index: u16, now: Instant) -> bool {
-        self.target(index).is_some_and(|target| target.is_usable(now) && !target.is_full())
+        self.target(index).is_some_and(|target| self.is_in(target, now) && target.is_usable(now) && !target.is_full())
     }
 
     /// Counts a request in flight to a target, unless it is full or its breaker lets nothing through.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use super::breaker::{Breaker, Breakers, Permit, Room, STATES};
+use super::health::Standing;
 use super::stale::Stale;
 use super::{NoTarget, Target, Upstream};
 use crate::clock;
@@ -79,8 +80,11 @@ impl Upstream {
         self.circuit.own.as_ref()
     }
 
-    /// How many requests its breakers would let through now. Nothing is taken.
+    /// How many requests its breakers and the health of its targets would let through now. Nothing is taken.
     pub fn room(&self, now: Instant) -> Room {
+        if self.standing(now).is_some_and(Standing::is_refusing) {
+            return Room::Until(now.checked_add(NEXT_PROBE).unwrap_or(now));
+        }
         let own = self.breaker().map_or(Room::All, |breaker| breaker.room(now));
         match (own, self.room_of_targets(now)) {
             (Room::Until(one), Room::Until(other)) => Room::Until(one.max(other)),
@@ -91,16 +95,22 @@ impl Upstream {
         }
     }
 
+    /// Whether a target has an address, and its health lets it be asked.
+    fn may_be_asked(&self, target: &Target, now: Instant) -> bool {
+        target.has_address() && self.is_in(target, now)
+    }
+
     pub(super) fn breaker_of(&self, label: &str) -> Option<&Arc<Breaker>> {
         self.targets.iter().find(|target| *target.label == *label)?.breaker.as_ref()
     }
 
     /// Why there is no target for a request.
     pub(super) fn no_target(&self, now: Instant) -> NoTarget {
-        if !self.targets.iter().any(Target::has_address) {
+        if !self.targets.iter().any(|target| self.may_be_asked(target, now)) {
             return NoTarget::Unavailable;
         }
-        if self.targets.iter().any(|target| target.in_flight_max.is_some() && target.is_usable(now)) {
+        let is_full = |target: &Target| target.in_flight_max.is_some() && target.is_usable(now);
+        if self.targets.iter().any(|target| self.is_in(target, now) && is_full(target)) {
             return NoTarget::Full;
         }
         match self.room_of_targets(now) {
@@ -113,7 +123,7 @@ impl Upstream {
     /// The best that one of them offers.
     fn room_of_targets(&self, now: Instant) -> Room {
         let mut best: Option<Room> = None;
-        for target in self.targets.iter().filter(|target| target.has_address()) {
+        for target in self.targets.iter().filter(|target| self.may_be_asked(target, now)) {
             let Some(breaker) = &target.breaker else { return Room::All };
             best = Some(match (best, breaker.room(now)) {
                 (_, Room::All) => return Room::All,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::balance::{Tier, Way};
 use super::breaker::Breakers;
-use super::{Timeouts, Tls, retry, sticky};
+use super::{Timeouts, Tls, health, retry, sticky};
 use crate::config::load::Attached;
 use crate::config::{self, Protocol, TellClient, UpstreamHost};
 use crate::proxy_protocol;
@@ -30,6 +30,7 @@ pub struct Spec {
     pub host: UpstreamHost,
     pub retry: retry::Rules,
     pub breakers: Breakers,
+    pub health: Option<Arc<health::Rules>>,
     pub tells_client: Option<proxy_protocol::Version>,
     pub tls: Option<Arc<Tls>>,
 }
@@ -95,6 +96,7 @@ impl Spec {
             host: written.host,
             retry: retry::Rules::check(&written.retry, problems),
             breakers: Breakers::check(written.circuit_breaker.as_ref(), problems),
+            health: health::Rules::check(written.health.as_ref(), problems),
             tells_client: written.proxy_protocol.map(|version| match version {
                 TellClient::V1 => proxy_protocol::Version::V1,
                 TellClient::V2 => proxy_protocol::Version::V2,

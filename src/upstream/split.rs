@@ -82,7 +82,7 @@ impl Split {
     /// The upstream of a request.
     pub fn choose(&self, hints: &Hints<'_>) -> Option<&Arc<Slot>> {
         self.settled(hints).or_else(|| {
-            let index = self.rotation.from(self.rotation.turn()).next()?;
+            let index = self.rotation.turn()?;
             Some(&self.parts.get(usize::from(index))?.upstream)
         })
     }

@@ -5,12 +5,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::head::{HeaderName, HeaderValue, Headers as _, Method, RequestBuf};
+use crate::observe::metrics::UpstreamError;
 use crate::yaml::{Place, Sources, decode, parse};
 
 const SECOND: Duration = Duration::from_secs(1);
 const WAYS: [&str; 4] = ["round_robin", "least_connections", "random", "{ hash: path }"];
 
-fn try_compile(yaml: &str, previous: Option<&Arc<Upstream>>) -> Result<Arc<Upstream>, Vec<Problem>> {
+pub(super) fn try_compile(yaml: &str, previous: Option<&Arc<Upstream>>) -> Result<Arc<Upstream>, Vec<Problem>> {
     let mut sources = Sources::new();
     let file = sources.add("test.yaml", yaml);
     let written: config::Upstream = decode(&parse(&sources, file)?)?;
@@ -23,7 +24,7 @@ fn try_compile(yaml: &str, previous: Option<&Arc<Upstream>>) -> Result<Arc<Upstr
     )
 }
 
-fn compile(yaml: &str, previous: Option<&Arc<Upstream>>) -> Arc<Upstream> {
+pub(super) fn compile(yaml: &str, previous: Option<&Arc<Upstream>>) -> Arc<Upstream> {
     try_compile(yaml, previous).unwrap_or_else(|problems| panic!("{problems:?}"))
 }
 
@@ -32,19 +33,19 @@ fn with(weights: &[u16], keys: &str) -> Arc<Upstream> {
     compile(&yaml(weights, keys), None)
 }
 
-fn yaml(weights: &[u16], keys: &str) -> String {
+pub(super) fn yaml(weights: &[u16], keys: &str) -> String {
     let target = |(index, weight)| format!("{{ address: 10.0.0.{index}:80, weight: {weight} }}");
     let targets: Vec<String> = weights.iter().enumerate().map(target).collect();
     format!("{{ targets: [{}], {keys} }}", targets.join(", "))
 }
 
-fn choose<'a>(upstream: &'a Upstream, path: &str, now: Instant) -> Choice<'a> {
+pub(super) fn choose<'a>(upstream: &'a Upstream, path: &str, now: Instant) -> Choice<'a> {
     let head = RequestBuf::new(Method::GET, path);
     upstream.choose(&[], &Hints { head: &head, client: None, consumer: None }, now).unwrap()
 }
 
 /// How often each target is chosen, one request after the other.
-fn counts(upstream: &Upstream, requests: u32, now: Instant) -> Vec<u32> {
+pub(super) fn counts(upstream: &Upstream, requests: u32, now: Instant) -> Vec<u32> {
     let mut counts = vec![0; upstream.targets().len()];
     for number in 0..requests {
         counts[usize::from(choose(upstream, &format!("/{number}"), now).index)] += 1;
@@ -110,9 +111,11 @@ fn a_target_that_fails_or_is_slow_is_left_alone_for_a_while() {
     upstream.responded(1, 200, Duration::from_millis(5), now);
     assert_eq!(counts(&upstream, 100, now), [0, 100], "the faster one of two");
     // Its errors come faster still, and do not count as fast.
-    (0..50).for_each(|_| upstream.responded(1, 503, Duration::from_millis(1), now));
+    for _ in 0..50 {
+        upstream.responded(1, 503, Duration::from_millis(1), now);
+    }
     assert_eq!(upstream.targets()[1].state.latency(now), Some(5000.0));
-    upstream.failed(1, now);
+    upstream.failed(1, Some(UpstreamError::Connect), now);
     assert_eq!(counts(&upstream, 100, now), [100, 0]);
     // Without answers the average fades: then it is tried again.
     let later = now + SECOND * 300;

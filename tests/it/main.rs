@@ -27,6 +27,7 @@ mod gathered;
 mod grpc;
 mod h2spec;
 mod headers;
+mod health;
 mod http2;
 mod inbox;
 mod inbox_chaos;

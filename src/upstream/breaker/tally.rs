@@ -57,7 +57,7 @@ impl Tally {
     }
 
     /// The number of the slot that `at` lies in. With the shortest window it is good for thirteen years.
-    fn number(&self, at: Instant) -> u64 {
+    pub fn number(&self, at: Instant) -> u64 {
         let number = at.saturating_duration_since(self.origin).as_nanos().checked_div(self.slot.as_nanos());
         number.and_then(|number| u32::try_from(number).ok()).unwrap_or(u32::MAX).into()
     }

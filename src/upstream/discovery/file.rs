@@ -245,7 +245,7 @@ mod tests {
         assert!(wrong("targets: [{ adress: a:80 }]").contains("did you mean `address`?"));
         assert!(wrong(r#"{"targets": [{"address": "a:80"#).starts_with("t.yaml:"));
         let twice = "targets: [{ address: a:80 }, { address: a:80 }]";
-        assert_eq!(wrong(twice), "t.yaml:1:40: target `a:80` stands here twice");
+        assert_eq!(wrong(twice), "t.yaml:1:41: target `a:80` stands here twice");
         let many = |count: usize| {
             let targets: Vec<String> = (0..count).map(|number| format!("{{ address: a{number}:80 }}")).collect();
             format!("targets: [{}]", targets.join(", "))

@@ -79,10 +79,14 @@ async fn the_admin_address_answers_what_the_page_says() {
     let gateway = gateway("to: none", "").await;
     // Those with a parameter are asked in `admin_limits.rs` and `admin_inboxes.rs`.
     let rows: Vec<String> = documented("The admin address").into_iter().filter(|row| !row.ends_with('/')).collect();
-    assert_eq!(rows.len(), 7, "{rows:?}");
+    assert_eq!(rows.len(), 8, "{rows:?}");
     for row in rows {
-        // This gateway keeps no messages.
-        let expected = if row == "GET /inboxes" { 503 } else { 200 };
+        // This gateway keeps no messages, and nobody may register.
+        let expected = match row.as_str() {
+            "GET /inboxes" => 503,
+            "POST /registry/services" => 404,
+            _ => 200,
+        };
         assert_eq!(gateway.ask_admin(&row).await.status, expected, "{row}");
     }
     for (request, status) in [("GET /", 404), ("GET /reload", 405), ("POST /status", 405)] {

@@ -130,11 +130,16 @@ async fn gauges_go_up_and_down() {
 
 /// Metrics that show only where their feature is in use: in `tls.rs`, in the tests of `proxy/tenure.rs`, in `issuers.rs`, in
 /// `breaker.rs`, in `discovery`, in `concurrency.rs`, in `limits/rate_limit.rs`, in `webhooks.rs`, in the tests of `observe/metrics.rs`.
-const ELSEWHERE: [&str; 35] = [
+const ELSEWHERE: [&str; 40] = [
     "tollgate_discovery_age_seconds",
     "tollgate_discovery_endpoints",
     "tollgate_discovery_lookups_total",
     "tollgate_discovery_up",
+    "tollgate_target_healthy",
+    "tollgate_health_checks_total",
+    "tollgate_target_ejections_total",
+    "tollgate_target_ejections_spared_total",
+    "tollgate_upstream_health_ignored",
     "tollgate_acme_certificate_expires_timestamp_seconds",
     "tollgate_acme_orders_total",
     "tollgate_mirrored_requests_total",

@@ -92,13 +92,15 @@ async fn keys_stay_where_they_are_when_a_target_comes() {
     }
     gateway.folder.write("targets.yaml", &file(&named(4)));
     has(&gateway, &[1, 2, 3, 4].map(|number| fleet.address(number))).await;
-    let (mut moved, new) = (0, fleet.address(4).to_string());
+    let (mut moved, mut strayed, new) = (0, 0, fleet.address(4).to_string());
     for (key, target) in before {
         let now = client.get(&format!("/{key}")).await.text().to_owned();
-        assert!(now == target || now == new, "a key moves to the new one or not at all");
         moved += u32::from(now == new);
+        strayed += u32::from(now != new && now != target);
     }
     assert!((20..90).contains(&moved), "{moved} of 200, about 50 are due");
+    // Of the places of a Maglev table some hundred in 65,537 go from one old target to another: less than one key in 200.
+    assert!(strayed <= 5, "{strayed} of 200 moved between targets that stayed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

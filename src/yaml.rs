@@ -14,7 +14,9 @@
 //!
 //! What settings types should know: enums are externally tagged (`name` or `{ name: settings }`); `#[serde(flatten)]`,
 //! `untagged` and internally tagged enums lose places and the check for unknown keys, and must not hold
-//! [`Located`] or [`Node`]. `deny_unknown_fields` is not needed.
+//! [`Located`] or [`Node`]. `deny_unknown_fields` is not needed. A setting that has more than one form keeps its [`Node`]
+//! (`#[serde(transparent)]`) and reads it later; an inlined enum that is never built describes the forms for the schema
+//! (`#[schemars(with = "Form")]`).
 
 mod access;
 mod decode;

@@ -1,15 +1,15 @@
 //! `circuit_breaker` of an upstream, as it is written.
 
-use std::borrow::Cow;
-
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Deserializer};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::types::{Percent, Period, Size};
 use crate::yaml::{Kind, Located, Node, Problem, decode};
 
-/// One circuit breaker, or a list of them.
-#[derive(Clone, Debug)]
+/// One circuit breaker, or one for the upstream and one for each target.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(with = "Form")]
 pub struct CircuitBreakers(Node);
 
 /// Leaves a service alone that fails too often.
@@ -95,25 +95,8 @@ impl CircuitBreakers {
     }
 }
 
-impl<'de> Deserialize<'de> for CircuitBreakers {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Node::deserialize(deserializer).map(Self)
-    }
-}
-
-impl JsonSchema for CircuitBreakers {
-    fn schema_name() -> Cow<'static, str> {
-        "CircuitBreakers".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        Form::json_schema(generator)
-    }
-}
-
-/// One circuit breaker, or one for the upstream and one for each target.
 #[derive(JsonSchema)]
-#[schemars(untagged)]
+#[schemars(untagged, inline)]
 #[allow(dead_code, reason = "describes the format; never built")]
 enum Form {
     One(Box<CircuitBreaker>),

@@ -1,17 +1,17 @@
 //! `discovery` of an upstream, as it is written.
 
-use std::borrow::Cow;
-
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Deserializer};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::types::{Bind, Period, Secret};
 use crate::yaml::{Located, Node, Problem, decode};
 
 use super::Target;
 
-/// Where the targets of an upstream come from.
-#[derive(Clone, Debug)]
+/// Where the targets come from: `dns`, `file`, `consul`, `registry`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(with = "Form")]
 pub struct Discovery(Node);
 
 /// The same, read.
@@ -101,25 +101,8 @@ impl Discovery {
     }
 }
 
-impl<'de> Deserialize<'de> for Discovery {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Node::deserialize(deserializer).map(Self)
-    }
-}
-
-impl JsonSchema for Discovery {
-    fn schema_name() -> Cow<'static, str> {
-        "Discovery".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        Form::json_schema(generator)
-    }
-}
-
-/// Where the targets come from: `dns`, `file`, `consul`, `registry`.
 #[derive(JsonSchema)]
-#[schemars(untagged)]
+#[schemars(untagged, inline)]
 #[allow(dead_code, reason = "describes the format; never built")]
 enum Form {
     Plain(Plain),

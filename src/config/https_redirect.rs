@@ -1,14 +1,14 @@
 //! `https_redirect` of a listener, as it is written.
 
-use std::borrow::Cow;
 use std::fmt;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
+use schemars::JsonSchema;
 use serde::de::{Error, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer};
 
-/// `true`, `false`, or a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// `true` for port 443, or the port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, JsonSchema)]
+#[schemars(with = "Form")]
 pub struct HttpsRedirect(Option<u16>);
 
 impl HttpsRedirect {
@@ -48,19 +48,8 @@ impl Visitor<'_> for Either {
     }
 }
 
-impl JsonSchema for HttpsRedirect {
-    fn schema_name() -> Cow<'static, str> {
-        "HttpsRedirect".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        Form::json_schema(generator)
-    }
-}
-
-/// `true` for port 443, or the port.
 #[derive(JsonSchema)]
-#[schemars(untagged)]
+#[schemars(untagged, inline)]
 #[allow(dead_code, reason = "describes the format; never built")]
 enum Form {
     On(bool),

@@ -1,15 +1,15 @@
 //! `proxy_protocol` of listeners and of upstreams, as it is written.
 
-use std::borrow::Cow;
-
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Deserializer};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::types::Network;
 use crate::yaml::{Kind, Located, Node, Problem, decode};
 
-/// `proxy_protocol` of a listener: `true`, or a map.
-#[derive(Clone, Debug)]
+/// `true`: a header is required, from `trusted_proxies`.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(with = "Form")]
 pub struct ProxyProtocol(pub Node);
 
 /// Connections begin with a header of the PROXY protocol that names the client.
@@ -45,25 +45,8 @@ impl ProxyProtocol {
     }
 }
 
-impl<'de> Deserialize<'de> for ProxyProtocol {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Node::deserialize(deserializer).map(Self)
-    }
-}
-
-impl JsonSchema for ProxyProtocol {
-    fn schema_name() -> Cow<'static, str> {
-        "ProxyProtocol".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        Form::json_schema(generator)
-    }
-}
-
-/// `true`: a header is required, from `trusted_proxies`.
 #[derive(JsonSchema)]
-#[schemars(untagged)]
+#[schemars(untagged, inline)]
 #[allow(dead_code, reason = "describes the format; never built")]
 enum Form {
     Short(bool),

@@ -1,14 +1,14 @@
 //! `tls` of an upstream, as it is written.
 
-use std::borrow::Cow;
-
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Deserializer};
+use schemars::JsonSchema;
+use serde::Deserialize;
 
 use crate::yaml::{Kind, Located, Node, Place, Problem, decode};
 
 /// `true`, or how TLS is spoken.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(with = "Form")]
 pub struct UpstreamTls(Node);
 
 /// TLS to the targets. Files are PEM, named relative to gateway.yaml; a change in one is a reload.
@@ -86,25 +86,8 @@ impl UpstreamTls {
     }
 }
 
-impl<'de> Deserialize<'de> for UpstreamTls {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Node::deserialize(deserializer).map(Self)
-    }
-}
-
-impl JsonSchema for UpstreamTls {
-    fn schema_name() -> Cow<'static, str> {
-        "UpstreamTls".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        Form::json_schema(generator)
-    }
-}
-
-/// `true`, or how TLS is spoken.
 #[derive(JsonSchema)]
-#[schemars(untagged)]
+#[schemars(untagged, inline)]
 #[allow(dead_code, reason = "describes the format; never built")]
 enum Form {
     Plain(bool),

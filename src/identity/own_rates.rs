@@ -1,12 +1,11 @@
 //! Rates that a consumer or a key has in place of those that filters say: as they are written, as the state store keeps
 //! them, and compiled.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Deserializer, Serialize};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::rates::{COUNT_MAX, Own, OwnRates, RATES_MAX, Rates};
@@ -18,29 +17,14 @@ const BUCKETS_MAX: usize = 64;
 /// Longest name of a bucket, in bytes.
 const NAME_BYTES_MAX: usize = 256;
 
-/// `rates` of a consumer or key: a list for every bucket, or a map from bucket to list.
-#[derive(Clone, Debug)]
+/// Rates for every bucket, or for each bucket its own.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(with = "Form", rename = "OwnRates")]
 pub struct OwnRatesSettings(Node);
 
-impl<'de> Deserialize<'de> for OwnRatesSettings {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Node::deserialize(deserializer).map(Self)
-    }
-}
-
-impl JsonSchema for OwnRatesSettings {
-    fn schema_name() -> Cow<'static, str> {
-        "OwnRates".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        Form::json_schema(generator)
-    }
-}
-
-/// Rates for every bucket, or for each bucket its own.
 #[derive(JsonSchema)]
-#[schemars(untagged)]
+#[schemars(untagged, inline)]
 #[allow(dead_code, reason = "describes the format; never built")]
 enum Form {
     Every(Vec<Rate>),

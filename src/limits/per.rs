@@ -16,12 +16,11 @@
 //! `sha256:` and its digest, and so is a whole text of more than 160, and any value of a field that may hold a credential: it
 //! stands in keys of the state store, and in what operators are shown.
 
-use std::borrow::Cow;
 use std::fmt::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use schemars::{JsonSchema, Schema, SchemaGenerator};
-use serde::{Deserialize, Deserializer};
+use schemars::JsonSchema;
+use serde::Deserialize;
 use sha2::{Digest, Sha256};
 use smallvec::SmallVec;
 
@@ -42,29 +41,14 @@ pub const WHO_BYTES_MAX: usize = buckets::WHO_BYTES_MAX;
 const PREFIX_V4: u8 = 32;
 const PREFIX_V6: u8 = 64;
 
-/// `per` as it is written: one part, or a list of them.
-#[derive(Clone, Debug)]
+/// One part, or a list of parts that are counted together.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(transparent)]
+#[schemars(with = "PerForm", rename = "Per")]
 pub struct PerSettings(Node);
 
-impl<'de> Deserialize<'de> for PerSettings {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Node::deserialize(deserializer).map(Self)
-    }
-}
-
-impl JsonSchema for PerSettings {
-    fn schema_name() -> Cow<'static, str> {
-        "Per".into()
-    }
-
-    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
-        PerForm::json_schema(generator)
-    }
-}
-
-/// One part, or a list of parts that are counted together.
 #[derive(JsonSchema)]
-#[schemars(untagged)]
+#[schemars(untagged, inline)]
 #[allow(dead_code, reason = "describes the format; never built")]
 enum PerForm {
     One(PartForm),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use crate::config;
 use crate::observe::metrics::{Mirrored, RouteMetrics};
-use crate::types::Size;
+use crate::types::{Percent, Size};
 use crate::upstream::Slot;
 use crate::yaml::Problem;
 
@@ -49,18 +49,15 @@ impl Mirror {
             let message = format!("`body_max` of a mirror is at most {}", Size(BODY_BYTES_MOST));
             problems.push(Problem::new(max.place, message));
         }
-        let in_flight_max = written.in_flight_max.map_or(IN_FLIGHT_MAX, |max| max.value);
-        if let Some(max) = written.in_flight_max.filter(|max| !(1..=IN_FLIGHT_MOST).contains(&max.value)) {
-            let message = format!("`in_flight_max` must be 1 to {IN_FLIGHT_MOST}, not {}", max.value);
-            problems.push(Problem::new(max.place, message));
-        }
+        let in_flight_max = written
+            .in_flight_max
+            .map_or(IN_FLIGHT_MAX, |max| max.within("in_flight_max", 1..=IN_FLIGHT_MOST, problems));
         (problems.len() == before).then_some(())?;
         Some(Self {
             timeout: upstream.load().timeouts.first_byte.unwrap_or(TIMEOUT),
             upstream,
             body_bytes_max: written.body_max.map_or(BODY_BYTES_MAX, |max| max.value.0),
-            // At most 100%: it fits.
-            share: written.share.map_or(MILLION, |share| (share.0 * 10_000.0).round() as u32),
+            share: written.share.map_or(MILLION, Percent::millionths),
             in_flight_max,
             in_flight: AtomicU32::new(0),
             metrics,

@@ -17,7 +17,8 @@ use crate::yaml::Problem;
 /// How long a service is taken to be there at most.
 const TTL_MAX: Duration = Duration::from_secs(300);
 /// What `ttl_max` may be.
-const TTL_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(24 * 3600));
+const TTL_LEAST: Period = Period(Duration::from_secs(1));
+const TTL_MOST: Period = Period(Duration::from_secs(24 * 3600));
 /// Shortest token, in characters.
 const TOKEN_CHARS_MIN: usize = 16;
 
@@ -85,15 +86,11 @@ pub fn registry(config: &Config, problems: &mut Vec<Problem>) -> Option<Registry
         let problem = Problem::new(tokens.place, "services register at the admin address, and there is none");
         problems.push(problem.with_hint("add `admin: { bind: … }`"));
     }
-    let ttl = written.ttl_max.as_ref();
-    if let Some(ttl) = ttl.filter(|ttl| ttl.value.0 < TTL_BOUNDS.0 || ttl.value.0 > TTL_BOUNDS.1) {
-        let (least, most) = (Period(TTL_BOUNDS.0), Period(TTL_BOUNDS.1));
-        problems.push(Problem::new(ttl.place, format!("`ttl_max` must be {least} to {most}, not {}", ttl.value)));
-    }
+    let ttl_max = written.ttl_max.map_or(TTL_MAX, |ttl| ttl.within("ttl_max", TTL_LEAST..=TTL_MOST, problems).0);
     Some(Registry {
         tokens: tokens.iter().map(|token| compile(token, problems)).collect(),
         allow: allow.iter().map(|network| network.0).collect(),
-        ttl_max: ttl.map_or(TTL_MAX, |ttl| ttl.value.0),
+        ttl_max,
     })
 }
 

@@ -43,6 +43,12 @@ impl Percent {
     pub fn fraction(self) -> f64 {
         self.0 / 100.0
     }
+
+    /// The share in whole millionths.
+    pub fn millionths(self) -> u32 {
+        // At most 100%: it fits.
+        (self.0 * 10_000.0).round() as u32
+    }
 }
 
 /// Digits and the unit behind them, in the smallest unit.

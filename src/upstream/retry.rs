@@ -89,11 +89,7 @@ impl Retry {
 
 impl Rules {
     pub fn check(written: &config::Retry, problems: &mut Vec<Problem>) -> Self {
-        let attempts = written.attempts.value;
-        if !(1..=ATTEMPTS_MAX).contains(&attempts) {
-            let message = format!("`attempts` must be 1 to {ATTEMPTS_MAX}, not {attempts}");
-            problems.push(Problem::new(written.attempts.place, message));
-        }
+        let attempts = written.attempts.within("attempts", 1..=ATTEMPTS_MAX, problems);
         let longest = period("max", written.backoff.max, LONGEST_MAX, problems).unwrap_or(LONGEST);
         let first = period("first", written.backoff.first, LONGEST_MAX, problems);
         if let Some(place) = written.backoff.first.filter(|first| first.value.0 > longest).map(|first| first.place) {
@@ -109,8 +105,7 @@ impl Rules {
             unsafe_methods: written.unsafe_methods,
             first: first.unwrap_or(FIRST).min(longest),
             longest,
-            // At most 100%: it fits.
-            share: written.budget.map_or(SHARE, |share| (share.value.0 * 10_000.0).round() as u32),
+            share: written.budget.map_or(SHARE, |share| share.millionths()),
             least: LEAST,
         };
         if let Some(rate) = written.budget_min {

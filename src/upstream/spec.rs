@@ -126,10 +126,7 @@ impl Spec {
 
 impl TargetSpec {
     fn check(written: &config::Target, upstream: &config::Upstream, problems: &mut Vec<Problem>) -> Self {
-        let weight = written.weight.as_ref().map_or(1, |weight| weight.value);
-        if let Some(written) = written.weight.as_ref().filter(|weight| !(1..=WEIGHT_MAX).contains(&weight.value)) {
-            problems.push(Problem::new(written.place, format!("`weight` must be 1 to {WEIGHT_MAX}, not {weight}")));
-        }
+        let weight = written.weight.map_or(1, |weight| weight.within("weight", 1..=WEIGHT_MAX, problems));
         let in_flight_max = written.in_flight_max.as_ref().or(upstream.target_in_flight_max.as_ref());
         if let Some(max) = in_flight_max.filter(|max| max.value == 0) {
             problems.push(Problem::new(max.place, "a target must be allowed at least 1 in flight"));

@@ -47,17 +47,14 @@ impl Split {
         }
         let mut parts: Vec<Part> = Vec::with_capacity(list.len());
         for part in &list.value {
-            if part.weight.value > WEIGHT_MAX {
-                let message = format!("`weight` must be 0 to {WEIGHT_MAX}, not {}", part.weight.value);
-                problems.push(Problem::new(part.weight.place, message));
-            }
+            let weight = part.weight.within("weight", 0..=WEIGHT_MAX, problems);
             if parts.iter().any(|known| *known.upstream.name == *part.upstream.value) {
                 let message = format!("upstream `{}` stands here twice", part.upstream.value);
                 problems.push(Problem::new(part.upstream.place, message).with_hint("add the weights up"));
             }
             let when = part.when.as_ref().and_then(|when| field(when, problems));
             if let Some(upstream) = upstream(&part.upstream) {
-                parts.push(Part { upstream, weight: part.weight.value, when });
+                parts.push(Part { upstream, weight, when });
             }
         }
         if !list.is_empty() && list.iter().all(|part| part.weight.value == 0) {

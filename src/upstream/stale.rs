@@ -30,7 +30,8 @@ use directives::Directives;
 const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 const X_API_KEY: HeaderName = HeaderName::from_static("x-api-key");
 const MAX_AGE: Duration = Duration::from_secs(3600);
-const MAX_AGE_MAX: Duration = Duration::from_secs(7 * 24 * 3600);
+const MAX_AGE_LEAST: Period = Period(Duration::from_secs(1));
+const MAX_AGE_MOST: Period = Period(Duration::from_secs(7 * 24 * 3600));
 const MEMORY: u64 = 64 << 20;
 const MEMORY_LEAST: u64 = 1 << 20;
 const BODY_MAX: u64 = 256 << 10;
@@ -87,14 +88,8 @@ impl Weighter<Box<str>, Arc<[Arc<Answer>]>> for ByLength {
 impl Settings {
     /// Reports what cannot be.
     pub fn check(written: &StaleFallback, problems: &mut Vec<Problem>) -> Self {
-        let (least, longest) = (Period(Duration::from_secs(1)), Period(MAX_AGE_MAX));
-        let max_age = written.max_age.map_or(MAX_AGE, |age| {
-            if !(least.0..=longest.0).contains(&age.value.0) {
-                let message = format!("`max_age` must be {least} to {longest}, not {}", age.value);
-                problems.push(Problem::new(age.place, message));
-            }
-            age.value.0
-        });
+        let max_age =
+            written.max_age.map_or(MAX_AGE, |age| age.within("max_age", MAX_AGE_LEAST..=MAX_AGE_MOST, problems).0);
         let memory = written.memory.map_or(MEMORY, |memory| {
             if memory.value.0 < MEMORY_LEAST {
                 problems.push(Problem::new(memory.place, "`memory` must be at least 1MiB"));

@@ -1,14 +1,14 @@
 //! Types that keep what serde would lose: places and undecoded settings.
 
 use super::failure::Failure;
-use super::{FileId, Node, Place};
+use super::{FileId, Node, Place, Problem};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::{Deserialize, Deserializer, Error, SeqAccess, Visitor};
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fmt;
 use std::marker::PhantomData;
-use std::ops::Deref;
+use std::ops::{Deref, RangeInclusive};
 
 // Names of newtype structs by which these types make themselves known to the decoder.
 pub(super) const LOCATED: &str = "$tollgate::Located";
@@ -28,6 +28,18 @@ pub struct Located<T> {
 impl<T> Located<T> {
     pub fn new(value: T, place: Place) -> Self {
         Self { value, place }
+    }
+}
+
+impl<T: Copy + PartialOrd + fmt::Display> Located<T> {
+    /// The value. That of the setting `key` is reported when it lies outside of the range.
+    pub fn within(self, key: &str, range: RangeInclusive<T>, problems: &mut Vec<Problem>) -> T {
+        if !range.contains(&self.value) {
+            let (least, most) = (range.start(), range.end());
+            let message = format!("`{key}` must be {least} to {most}, not {}", self.value);
+            problems.push(Problem::new(self.place, message));
+        }
+        self.value
     }
 }
 

@@ -8,7 +8,7 @@ use super::machine::Share;
 use super::{Breaker, Of, Rules};
 use crate::config::{BreakerFallback, BreakerPer, CircuitBreaker, CircuitBreakers};
 use crate::types::Period;
-use crate::yaml::{Located, Problem};
+use crate::yaml::Problem;
 
 /// Each of them is remembered.
 const FAILURES_MAX: u32 = 1_000;
@@ -17,11 +17,11 @@ const REQUESTS_MIN: u32 = 20;
 const REQUESTS_MIN_MAX: u32 = 1_000_000;
 const WINDOW: Duration = Duration::from_secs(10);
 /// What is counted in tenths of it has to be worth counting.
-const WINDOW_LEAST: Duration = Duration::from_secs(1);
+const WINDOW_LEAST: Period = Period(Duration::from_secs(1));
 const OPEN_FOR: Duration = Duration::from_secs(15);
-const OPEN_FOR_LEAST: Duration = Duration::from_millis(100);
-const SLOW_LEAST: Duration = Duration::from_millis(1);
-const LONGEST: Duration = Duration::from_secs(3600);
+const OPEN_FOR_LEAST: Period = Period(Duration::from_millis(100));
+const SLOW_LEAST: Period = Period(Duration::from_millis(1));
+const LONGEST: Period = Period(Duration::from_secs(3600));
 const HALF_OPEN_REQUESTS_MAX: u32 = 100;
 /// What a service says about itself, or a proxy about the service.
 const FAILING: [u16; 4] = [500, 502, 503, 504];
@@ -88,9 +88,9 @@ fn rules(written: &CircuitBreaker, problems: &mut Vec<Problem>) -> Rules {
             let problem = Problem::new(rate.place, "with a `rate` of 0% it would open without a failure");
             problems.push(problem.with_hint("write 50%"));
         }
-        let requests_min = number("requests_min", written.requests_min, REQUESTS_MIN, REQUESTS_MIN_MAX, problems);
-        // At most 100%: it fits.
-        Share { millionths: (rate.value.0 * 10_000.0).round() as u32, requests_min }
+        let requests_min =
+            written.requests_min.map_or(REQUESTS_MIN, |it| it.within("requests_min", 1..=REQUESTS_MIN_MAX, problems));
+        Share { millionths: rate.millionths(), requests_min }
     });
     if let Some(requests_min) = written.requests_min.filter(|_| share.is_none()) {
         let problem = Problem::new(requests_min.place, "`requests_min` says when `rate` counts, and there is none");
@@ -102,44 +102,18 @@ fn rules(written: &CircuitBreaker, problems: &mut Vec<Problem>) -> Rules {
         problems.push(problem.with_hint("400 to 599"));
     }
     Rules {
-        failures: by_count.then(|| number("failures", written.failures, FAILURES, FAILURES_MAX, problems)),
+        failures: by_count
+            .then(|| written.failures.map_or(FAILURES, |it| it.within("failures", 1..=FAILURES_MAX, problems))),
         share,
-        window: period("window", written.window, WINDOW_LEAST, problems).unwrap_or(WINDOW),
-        slow: period("slow", written.slow, SLOW_LEAST, problems),
-        open_for: period("open_for", written.open_for, OPEN_FOR_LEAST, problems).unwrap_or(OPEN_FOR),
-        half_open_requests: number(
-            "half_open_requests",
-            written.half_open_requests,
-            1,
-            HALF_OPEN_REQUESTS_MAX,
-            problems,
-        ),
+        window: written.window.map_or(WINDOW, |it| it.within("window", WINDOW_LEAST..=LONGEST, problems).0),
+        slow: written.slow.map(|it| it.within("slow", SLOW_LEAST..=LONGEST, problems).0),
+        open_for: written.open_for.map_or(OPEN_FOR, |it| it.within("open_for", OPEN_FOR_LEAST..=LONGEST, problems).0),
+        half_open_requests: written
+            .half_open_requests
+            .map_or(1, |it| it.within("half_open_requests", 1..=HALF_OPEN_REQUESTS_MAX, problems)),
         on: match &written.on {
             Some(on) => on.iter().map(|status| status.value).collect(),
             None => FAILING.to_vec(),
         },
     }
-}
-
-fn number(name: &str, written: Option<Located<u32>>, default: u32, max: u32, problems: &mut Vec<Problem>) -> u32 {
-    let Some(written) = written else { return default };
-    if !(1..=max).contains(&written.value) {
-        problems.push(Problem::new(written.place, format!("`{name}` must be 1 to {max}, not {}", written.value)));
-    }
-    written.value
-}
-
-fn period(
-    name: &str,
-    written: Option<Located<Period>>,
-    least: Duration,
-    problems: &mut Vec<Problem>,
-) -> Option<Duration> {
-    let written = written?;
-    if !(least..=LONGEST).contains(&written.value.0) {
-        let (least, longest) = (Period(least), Period(LONGEST));
-        let message = format!("`{name}` must be {least} to {longest}, not {}", written.value);
-        problems.push(Problem::new(written.place, message));
-    }
-    Some(written.value.0)
 }

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::Endpoint;
 use super::endpoint::settled;
 use super::follow::Looked;
-use super::settings::{is_service, period};
+use super::settings::{STALE, is_service};
 use crate::config::ConsulDiscovery;
 use crate::types::Secret;
 use crate::upstream::Address;
@@ -31,8 +31,6 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(200);
 /// Largest answer, in bytes.
 const BYTES_MAX: usize = 16 * 1024 * 1024;
-const STALE_LEAST: Duration = Duration::from_secs(1);
-const STALE_MOST: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// The settings, checked.
 #[derive(Clone)]
@@ -50,7 +48,7 @@ impl Settings {
             let problem = Problem::new(service.place, format!("`{}` is no name of a service", service.value));
             problems.push(problem.with_hint("write letters, digits, `-`, `_` and `.`"));
         }
-        let stale_max = period(written.stale_max.as_ref(), "stale_max", (STALE_LEAST, STALE_MOST), problems);
+        let stale_max = written.stale_max.map(|it| it.within("stale_max", STALE, problems).0);
         let address = &written.address;
         let url = Url::parse(&address.value).ok();
         let url = url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host() && url.query().is_none());

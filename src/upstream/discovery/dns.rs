@@ -16,9 +16,10 @@ use tokio::time::timeout;
 use super::Endpoint;
 use super::endpoint::settled;
 use super::follow::Looked;
-use super::settings::period;
+use super::settings::STALE;
 use crate::clock;
 use crate::config::{DnsDiscovery, DnsRecords};
+use crate::types::Period;
 use crate::upstream::spec::TARGETS_MAX;
 use crate::yaml::Problem;
 
@@ -32,7 +33,9 @@ const TTL_MAX: Duration = Duration::from_secs(300);
 const NAMES_MAX: usize = 256;
 /// Most name servers.
 const SERVERS_MAX: usize = 8;
-const DAY: Duration = Duration::from_secs(24 * 3600);
+const TTL_LEAST: Period = Period(Duration::from_millis(100));
+const HOUR: Period = Period(Duration::from_secs(3600));
+const DAY: Period = Period(Duration::from_secs(24 * 3600));
 
 /// The settings, checked.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -74,9 +77,8 @@ impl Settings {
             let message = format!("`resolver` takes 1 to {SERVERS_MAX} name servers, not {}", servers.len());
             problems.push(Problem::new(servers.place, message).with_hint("leave it out for those of the system"));
         }
-        let (least, hour) = (Duration::from_millis(100), Duration::from_secs(3600));
-        let ttl_min = period(written.ttl_min.as_ref(), "ttl_min", (least, hour), problems).unwrap_or(TTL_MIN);
-        let ttl_max = period(written.ttl_max.as_ref(), "ttl_max", (least, DAY), problems);
+        let ttl_min = written.ttl_min.map_or(TTL_MIN, |it| it.within("ttl_min", TTL_LEAST..=HOUR, problems).0);
+        let ttl_max = written.ttl_max.map(|it| it.within("ttl_max", TTL_LEAST..=DAY, problems).0);
         if let (Some(written), Some(max)) = (&written.ttl_max, ttl_max.filter(|max| *max < ttl_min)) {
             let message = format!("`ttl_max` ({max:?}) is less than `ttl_min` ({ttl_min:?})");
             problems.push(Problem::new(written.place, message));
@@ -89,7 +91,7 @@ impl Settings {
             servers: servers.map(|servers| servers.iter().map(|server| server.0).collect()).unwrap_or_default(),
             ttl_min,
             ttl_max: ttl_max.unwrap_or(TTL_MAX.max(ttl_min)),
-            stale_max: period(written.stale_max.as_ref(), "stale_max", (Duration::from_secs(1), DAY * 30), problems),
+            stale_max: written.stale_max.map(|it| it.within("stale_max", STALE, problems).0),
         }
     }
 

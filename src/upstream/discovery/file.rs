@@ -201,16 +201,13 @@ fn check(written: &Located<Vec<Target>>, problems: &mut Vec<Problem>) -> Vec<End
         if !known.insert(address.value.clone()) {
             wrong(address.place, format!("target `{}` stands here twice", address.value));
         }
-        if let Some(weight) = weight.filter(|weight| !(1..=WEIGHT_MAX).contains(&weight.value)) {
-            wrong(weight.place, format!("`weight` must be 1 to {WEIGHT_MAX}, not {}", weight.value));
-        }
         if let Some(max) = in_flight_max.filter(|max| max.value == 0) {
             wrong(max.place, "a target must be allowed at least 1 in flight".to_owned());
         }
         Endpoint {
             backup: *backup,
             address: address.value.as_str().into(),
-            weight: weight.map_or(1, |weight| weight.value),
+            weight: weight.map_or(1, |weight| weight.within("weight", 1..=WEIGHT_MAX, problems)),
             in_flight_max: in_flight_max.map(|max| max.value),
         }
     };

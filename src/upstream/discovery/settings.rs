@@ -1,5 +1,6 @@
 //! `discovery` of an upstream, checked.
 
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,6 +10,8 @@ use crate::config::{Discovery, DiscoverySource};
 use crate::types::Period;
 use crate::yaml::{Located, Problem};
 
+/// What `stale_max` may be.
+pub const STALE: RangeInclusive<Period> = Period(Duration::from_secs(1))..=Period(Duration::from_secs(30 * 24 * 3600));
 /// Most characters of the name of a service.
 const SERVICE_CHARS_MAX: usize = 128;
 
@@ -86,20 +89,4 @@ impl Settings {
 pub fn is_service(name: &str) -> bool {
     let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     !name.is_empty() && name.len() <= SERVICE_CHARS_MAX && name.bytes().all(sound)
-}
-
-/// A period within bounds, or what stands for one that is not given.
-pub fn period(
-    written: Option<&Located<Period>>,
-    key: &str,
-    (least, most): (Duration, Duration),
-    problems: &mut Vec<Problem>,
-) -> Option<Duration> {
-    let written = written?;
-    let period = written.value.0;
-    if period < least || period > most {
-        let message = format!("`{key}` must be {} to {}, not {}", Period(least), Period(most), written.value);
-        problems.push(Problem::new(written.place, message));
-    }
-    Some(period)
 }

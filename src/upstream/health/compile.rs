@@ -13,11 +13,11 @@ use crate::types::{Percent, Period};
 use crate::yaml::{Located, Place, Problem};
 
 const INTERVAL: Duration = Duration::from_secs(5);
-const INTERVAL_LEAST: Duration = Duration::from_millis(100);
+const INTERVAL_LEAST: Period = Period(Duration::from_millis(100));
 const TIMEOUT: Duration = Duration::from_secs(2);
-const TIMEOUT_MOST: Duration = Duration::from_secs(60);
-const LEAST: Duration = Duration::from_millis(1);
-const LONGEST: Duration = Duration::from_secs(3600);
+const TIMEOUT_MOST: Period = Period(Duration::from_secs(60));
+const LEAST: Period = Period(Duration::from_millis(1));
+const LONGEST: Period = Period(Duration::from_secs(3600));
 const UNHEALTHY_AFTER: u32 = 3;
 const HEALTHY_AFTER: u32 = 2;
 const CHECKS_MAX: u32 = 100;
@@ -26,10 +26,10 @@ const FAILURES_MAX: u32 = 1_000;
 const REQUESTS_MIN: u32 = 20;
 const REQUESTS_MIN_MAX: u32 = 1_000_000;
 const WINDOW: Duration = Duration::from_secs(10);
-const WINDOW_LEAST: Duration = Duration::from_secs(1);
+const WINDOW_LEAST: Period = Period(Duration::from_secs(1));
 const EJECT_FOR: Duration = Duration::from_secs(30);
 const EJECT_FOR_MAX: Duration = Duration::from_secs(300);
-const EJECT_FOR_LEAST: Duration = Duration::from_millis(100);
+const EJECT_FOR_LEAST: Period = Period(Duration::from_millis(100));
 const HALF: u32 = 500_000;
 const FAILING: [u16; 4] = [500, 502, 503, 504];
 /// Memory that a compiled regular expression may take.
@@ -140,7 +140,7 @@ impl Rules {
     /// Reports what cannot be.
     pub fn check(written: Option<&Located<config::Health>>, problems: &mut Vec<Problem>) -> Option<Arc<Self>> {
         let written = written?;
-        let panic = written.panic_threshold.as_ref().map(|share| millionths(share.value));
+        let panic = written.panic_threshold.as_ref().map(|share| share.millionths());
         Some(Arc::new(Self {
             check: check(written, problems).map(Arc::new),
             outliers: written.outliers.as_ref().map(|written| Arc::new(outliers(written, problems))),
@@ -184,19 +184,18 @@ fn check(written: &Located<config::Health>, problems: &mut Vec<Problem>) -> Opti
     if let Some(port) = written.port.as_ref().filter(|port| port.value == 0) {
         problems.push(Problem::new(port.place, "port 0 cannot be connected to"));
     }
-    let interval = period("interval", written.interval, INTERVAL_LEAST, LONGEST, problems);
-    let timeout = period("timeout", written.timeout, LEAST, TIMEOUT_MOST, problems);
-    let unhealthy_after = number("unhealthy_after", written.unhealthy_after, 1, CHECKS_MAX, problems);
-    let healthy_after = number("healthy_after", written.healthy_after, 1, CHECKS_MAX, problems);
+    let interval = written.interval.map_or(INTERVAL, |it| it.within("interval", INTERVAL_LEAST..=LONGEST, problems).0);
+    let timeout = written.timeout.map_or(TIMEOUT, |it| it.within("timeout", LEAST..=TIMEOUT_MOST, problems).0);
+    let unhealthy_after =
+        written.unhealthy_after.map_or(UNHEALTHY_AFTER, |it| it.within("unhealthy_after", 1..=CHECKS_MAX, problems));
+    let healthy_after =
+        written.healthy_after.map_or(HEALTHY_AFTER, |it| it.within("healthy_after", 1..=CHECKS_MAX, problems));
     Some(Check {
         ask: ask?,
         port: written.port.map(|port| port.value),
-        interval: interval.unwrap_or(INTERVAL),
-        timeout: timeout.unwrap_or(TIMEOUT),
-        thresholds: Thresholds {
-            unhealthy_after: unhealthy_after.unwrap_or(UNHEALTHY_AFTER),
-            healthy_after: healthy_after.unwrap_or(HEALTHY_AFTER),
-        },
+        interval,
+        timeout,
+        thresholds: Thresholds { unhealthy_after, healthy_after },
     })
 }
 
@@ -327,7 +326,7 @@ fn outliers(written: &Located<config::Outliers>, problems: &mut Vec<Problem>) ->
     if let Some(on) = written.on.as_ref().filter(|on| on.is_empty()) {
         problems.push(Problem::new(on.place, "nothing would be a failure").with_hint("write [connect, 503]"));
     }
-    let failures = number("failures", written.failures, 1, FAILURES_MAX, problems);
+    let failures = written.failures.map(|it| it.within("failures", 1..=FAILURES_MAX, problems));
     let on = written.on.as_ref().map(|on| on.iter().map(|it| it.value).collect::<Vec<_>>());
     let has = |kind| on.as_ref().is_none_or(|on| on.contains(&kind));
     let statuses = on.as_ref().map(|on| {
@@ -337,8 +336,9 @@ fn outliers(written: &Located<config::Outliers>, problems: &mut Vec<Problem>) ->
         };
         on.iter().filter_map(status).collect()
     });
-    let eject_for = period("eject_for", written.eject_for, EJECT_FOR_LEAST, LONGEST, problems).unwrap_or(EJECT_FOR);
-    let longest = period("eject_for_max", written.eject_for_max, EJECT_FOR_LEAST, LONGEST, problems);
+    let eject_for =
+        written.eject_for.map_or(EJECT_FOR, |it| it.within("eject_for", EJECT_FOR_LEAST..=LONGEST, problems).0);
+    let longest = written.eject_for_max.map(|it| it.within("eject_for_max", EJECT_FOR_LEAST..=LONGEST, problems).0);
     if let (Some(longest), Some(written)) = (longest, written.eject_for_max.filter(|it| it.value.0 < eject_for)) {
         let message = format!("`eject_for_max` is {}, less than `eject_for`", Period(longest));
         problems.push(Problem::new(written.place, message));
@@ -347,9 +347,10 @@ fn outliers(written: &Located<config::Outliers>, problems: &mut Vec<Problem>) ->
         failures: failures.or((!by_share).then_some(FAILURES)),
         rate,
         latency,
-        requests_min: number("requests_min", written.requests_min, 1, REQUESTS_MIN_MAX, problems)
-            .unwrap_or(REQUESTS_MIN),
-        window: period("window", written.window, WINDOW_LEAST, LONGEST, problems).unwrap_or(WINDOW),
+        requests_min: written
+            .requests_min
+            .map_or(REQUESTS_MIN, |it| it.within("requests_min", 1..=REQUESTS_MIN_MAX, problems)),
+        window: written.window.map_or(WINDOW, |it| it.within("window", WINDOW_LEAST..=LONGEST, problems).0),
         connect: has(OutlierFailure::Connect),
         timeout: has(OutlierFailure::Timeout),
         reset: has(OutlierFailure::Reset),
@@ -366,45 +367,17 @@ fn latency(written: &Located<SlowTargets>, problems: &mut Vec<Problem>) -> Laten
         problems.push(problem.with_hint("add `over: 1s`, `times: 3`, or both"));
     }
     Latency {
-        over: period("over", written.over, LEAST, LONGEST, problems),
-        times: number("times", written.times, 2, 100, problems),
+        over: written.over.map(|it| it.within("over", LEAST..=LONGEST, problems).0),
+        times: written.times.map(|it| it.within("times", 2..=100, problems)),
         share: written.share.map_or(HALF, |it| share("share", it, problems)),
     }
 }
 
 fn share(name: &str, written: Located<Percent>, problems: &mut Vec<Problem>) -> u32 {
-    let share = millionths(written.value);
+    let share = written.millionths();
     if share == 0 {
         let problem = Problem::new(written.place, format!("`{name}` of 0% makes no sense"));
         problems.push(problem.with_hint("write 50%"));
     }
     share
-}
-
-fn millionths(share: Percent) -> u32 {
-    // At most 100%: it fits.
-    (share.0 * 10_000.0).round() as u32
-}
-
-fn number(name: &str, written: Option<Located<u32>>, min: u32, max: u32, problems: &mut Vec<Problem>) -> Option<u32> {
-    let written = written?;
-    if !(min..=max).contains(&written.value) {
-        problems.push(Problem::new(written.place, format!("`{name}` must be {min} to {max}, not {}", written.value)));
-    }
-    Some(written.value)
-}
-
-fn period(
-    name: &str,
-    written: Option<Located<Period>>,
-    least: Duration,
-    longest: Duration,
-    problems: &mut Vec<Problem>,
-) -> Option<Duration> {
-    let written = written?;
-    if !(least..=longest).contains(&written.value.0) {
-        let message = format!("`{name}` must be {} to {}, not {}", Period(least), Period(longest), written.value);
-        problems.push(Problem::new(written.place, message));
-    }
-    Some(written.value.0)
 }

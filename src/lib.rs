@@ -68,6 +68,8 @@ pub mod json;
 
 pub mod proxy_protocol;
 
+pub mod stream;
+
 pub mod yaml;
 
 pub mod types;

@@ -50,7 +50,7 @@ pub use slot::{Around, Slot, catch_up};
 use spec::{Spec, TargetSpec};
 pub use state::State;
 use sticky::Sticky;
-pub use tls::{TargetName, Tls};
+pub use tls::{Line, NO_H2, TargetName, Tls};
 
 /// A named set of targets, ready to be asked for the next one.
 pub struct Upstream {

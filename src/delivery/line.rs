@@ -1,7 +1,7 @@
 //! A connection to a target, whatever host a request names: plain, or TLS as its upstream says.
 
 use std::error::Error;
-use std::io::{self, IoSlice};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -13,20 +13,19 @@ use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
-use tokio_rustls::client::TlsStream;
 use tower_service::Service;
 
+use crate::config::Protocol;
 use crate::observe::metrics::TargetMetrics;
-use crate::upstream::{Target, Upstream};
+use crate::upstream::{Line, Target, Upstream};
 
 /// Connects to one address.
 #[derive(Clone)]
 pub struct To {
     address: SocketAddr,
     timeout: Duration,
+    protocol: Protocol,
     tls: Option<Secured>,
     metrics: Arc<TargetMetrics>,
 }
@@ -37,24 +36,15 @@ struct Secured {
     name: ServerName<'static>,
 }
 
-/// The byte stream.
-pub enum Line {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
 impl To {
     /// `None` when it is to be secured and nobody knows whom to expect.
     pub fn new(upstream: &Upstream, target: &Target, address: SocketAddr) -> Option<Self> {
         let tls = match &upstream.tls {
             None => None,
-            Some(tls) => {
-                let name = target.name.as_ref()?.server_name.to_string();
-                Some(Secured { config: Arc::clone(&tls.client), name: ServerName::try_from(name).ok()? })
-            }
+            Some(tls) => Some(Secured { config: Arc::clone(&tls.client), name: target.name.as_ref()?.server_name()? }),
         };
-        let timeout = upstream.timeouts.connect;
-        Some(Self { address, timeout, tls, metrics: Arc::clone(&target.metrics) })
+        let (timeout, protocol) = (upstream.timeouts.connect, upstream.protocol);
+        Some(Self { address, timeout, protocol, tls, metrics: Arc::clone(&target.metrics) })
     }
 
     async fn connect(self) -> io::Result<TokioIo<Line>> {
@@ -63,12 +53,9 @@ impl To {
         let line = match self.tls {
             None => Line::Plain(stream),
             Some(Secured { config, name }) => {
-                let h2_alone = config.alpn_protocols == [b"h2"];
-                let stream = TlsConnector::from(config).connect(name, stream).await?;
-                if h2_alone && stream.get_ref().1.alpn_protocol().is_none() {
-                    return Err(io::Error::other("the target did not agree on HTTP/2 (ALPN)"));
-                }
-                Line::Tls(Box::new(stream))
+                let line = Line::secured(config, name, stream).await?;
+                line.speaks_h2(self.protocol).map_err(io::Error::other)?;
+                line
             }
         };
         Ok(TokioIo::new(line))
@@ -111,59 +98,6 @@ pub fn is_tls(error: &(dyn Error + 'static)) -> bool {
 
 impl Connection for Line {
     fn connected(&self) -> Connected {
-        match self {
-            Self::Tls(stream) if stream.get_ref().1.alpn_protocol() == Some(b"h2") => Connected::new().negotiated_h2(),
-            Self::Plain(_) | Self::Tls(_) => Connected::new(),
-        }
-    }
-}
-
-impl AsyncRead for Line {
-    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-        }
-    }
-}
-
-impl AsyncWrite for Line {
-    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-        }
-    }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-        }
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
-        }
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        }
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
+        if self.is_h2() { Connected::new().negotiated_h2() } else { Connected::new() }
     }
 }

@@ -15,7 +15,7 @@ use pingora::{Error, ErrorType};
 
 use super::exchange::Exchange;
 use crate::config::{Protocol, TlsVersion, Verify};
-use crate::upstream::{TargetName, Tls};
+use crate::upstream::{NO_H2, TargetName, Tls};
 
 /// What Pingora wants of the certificates of an upstream.
 struct Prepared {
@@ -65,7 +65,7 @@ pub fn check_version(x: &Exchange, digest: Option<&Digest>) -> pingora::Result<(
 pub fn check_protocol(x: &Exchange, version: Version) -> pingora::Result<()> {
     let protocol = x.forward.as_ref().map(|forward| forward.upstream.protocol);
     if protocol == Some(Protocol::H2) && version != Version::HTTP_2 {
-        return Err(Error::explain(ErrorType::H2Error, "the target did not agree on HTTP/2 (ALPN)").into_up());
+        return Err(Error::explain(ErrorType::H2Error, NO_H2).into_up());
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! TLS to the targets of an upstream: what is written, checked and ready to be used.
 
+mod line;
 mod verifier;
 
 use std::any::Any;
@@ -21,6 +22,7 @@ use crate::config::load::Attached;
 use crate::config::pem::Pem;
 use crate::config::{self, Protocol, TlsVersion, UpstreamTlsSettings, Verify};
 use crate::yaml::{Located, Problem};
+pub use line::{Line, NO_H2};
 use verifier::verifier;
 
 /// How connections to the targets of an upstream are secured. Two are equal when everything is that went into them, the
@@ -56,6 +58,13 @@ pub struct TargetName {
     pub server_name: Arc<str>,
     /// The same with the port, as `Host`.
     pub host: Arc<str>,
+}
+
+impl TargetName {
+    /// As rustls takes it.
+    pub fn server_name(&self) -> Option<ServerName<'static>> {
+        ServerName::try_from(self.server_name.to_string()).ok()
+    }
 }
 
 impl PartialEq for Tls {

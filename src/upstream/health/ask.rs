@@ -12,18 +12,15 @@ use hyper::body::{Body, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::ClientConfig;
-use rustls::pki_types::ServerName;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tokio_rustls::TlsConnector;
 
 use super::compile::{Ask, Check, HttpAsk};
 use super::grpc;
-use crate::config::Protocol;
 use crate::proxy_protocol::{self, Ends, Version};
-use crate::upstream::{Target, Upstream};
+use crate::upstream::{Line, Target, Upstream};
 
 /// Who asks.
 pub const AGENT: HeaderValue = HeaderValue::from_static("tollgate-health");
@@ -56,48 +53,29 @@ async fn exchange(check: &Check, upstream: &Upstream, target: &Target, address: 
     match &check.ask {
         Ask::Tcp => Ok(()),
         Ask::Http(http) => {
-            let (line, h2) = secure(stream, upstream, target, false).await?;
-            let http2 = match upstream.protocol {
-                Protocol::Http1 => false,
-                Protocol::H2c => true,
-                Protocol::H2 if !h2 => return Err("the target did not agree on HTTP/2 (ALPN)".to_owned()),
-                Protocol::H2 | Protocol::Auto => h2,
-            };
+            let line = secure(stream, upstream, target, false).await?;
+            let http2 = line.speaks_h2(upstream.protocol)?;
             judge(http, &by_http(http, line, own, http2, upstream.tls.is_some()).await?.0)
         }
         Ask::Grpc { service, host } => {
-            let (line, _) = secure(stream, upstream, target, true).await?;
+            let line = secure(stream, upstream, target, true).await?;
             grpc::check(service, host.as_ref(), line, own, upstream.tls.is_some()).await
         }
     }
 }
 
-/// With TLS where the upstream says so; and whether HTTP/2 was agreed on.
-async fn secure(
-    stream: TcpStream,
-    upstream: &Upstream,
-    target: &Target,
-    h2_alone: bool,
-) -> Result<(Box<dyn Line>, bool), String> {
-    let Some(tls) = &upstream.tls else { return Ok((Box::new(stream), false)) };
-    let name = target.name.as_ref().and_then(|name| ServerName::try_from(name.server_name.to_string()).ok());
-    let name = name.ok_or("the target has no name")?;
+/// With TLS where the upstream says so.
+async fn secure(stream: TcpStream, upstream: &Upstream, target: &Target, h2_alone: bool) -> Result<Line, String> {
+    let Some(tls) = &upstream.tls else { return Ok(Line::Plain(stream)) };
+    let name = target.name.as_ref().and_then(|name| name.server_name()).ok_or("the target has no name")?;
     let mut config = Arc::clone(&tls.client);
     if h2_alone && config.alpn_protocols != [b"h2"] {
         let mut own = ClientConfig::clone(&config);
         own.alpn_protocols = vec![b"h2".to_vec()];
         config = Arc::new(own);
     }
-    let stream = TlsConnector::from(config).connect(name, stream).await;
-    let stream = stream.map_err(|error| format!("TLS was not agreed on: {error}"))?;
-    let h2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    Ok((Box::new(stream), h2))
+    Line::secured(config, name, stream).await.map_err(|error| format!("TLS was not agreed on: {error}"))
 }
-
-/// A connection, secured or not.
-pub trait Line: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Line for T {}
 
 /// The gateway is the client of a check.
 async fn announce(stream: &mut TcpStream, version: Version, destination: SocketAddr) -> std::io::Result<()> {
@@ -111,7 +89,7 @@ struct Answer(u16, Vec<u8>);
 
 async fn by_http(
     http: &HttpAsk,
-    line: Box<dyn Line>,
+    line: Line,
     own: &str,
     http2: bool,
     tls: bool,
@@ -161,7 +139,7 @@ pub fn uri(host: &HeaderValue, path: http::uri::PathAndQuery, tls: bool) -> Opti
 }
 
 /// A connection of HTTP/2; it ends with `driver`.
-pub async fn h2<B>(line: Box<dyn Line>, driver: &mut JoinSet<()>) -> Result<http2::SendRequest<B>, String>
+pub async fn h2<B>(line: Line, driver: &mut JoinSet<()>) -> Result<http2::SendRequest<B>, String>
 where
     B: Body + Send + Unpin + 'static,
     B::Data: Send,

@@ -10,7 +10,8 @@ use http::{HeaderValue, Method, Request, Version};
 use http_body_util::{BodyExt as _, Full};
 use tokio::task::JoinSet;
 
-use super::ask::{self, Line};
+use super::ask;
+use crate::upstream::Line;
 
 const PATH: PathAndQuery = PathAndQuery::from_static("/grpc.health.v1.Health/Check");
 const GRPC: HeaderValue = HeaderValue::from_static("application/grpc");
@@ -26,13 +27,7 @@ const FIELD: u64 = 1;
 const SERVING: u64 = 1;
 
 /// Whether the server says that `service` serves. Otherwise: what it says.
-pub async fn check(
-    service: &str,
-    host: Option<&HeaderValue>,
-    line: Box<dyn Line>,
-    own: &str,
-    tls: bool,
-) -> Result<(), String> {
+pub async fn check(service: &str, host: Option<&HeaderValue>, line: Line, own: &str, tls: bool) -> Result<(), String> {
     let own = HeaderValue::try_from(own).map_err(|_| "the request cannot be made")?;
     let uri = ask::uri(host.unwrap_or(&own), PATH, tls).ok_or("the request cannot be made")?;
     let request = Request::builder().method(Method::POST).uri(uri).version(Version::HTTP_2);

@@ -5,7 +5,7 @@ mod outages;
 
 use super::*;
 use crate::state::Redis;
-use crate::state::tests::{Bench, Clock, server};
+use crate::state::tests::{Bench, Clock, for_each, server};
 
 const WINDOW: Duration = Duration::from_secs(3600);
 const MINUTE_MS: u64 = 60_000;
@@ -59,42 +59,21 @@ fn word(begun: &Begun) -> &'static str {
     }
 }
 
-/// Each test, for each backend.
-macro_rules! everywhere {
-    ($($test:ident),* $(,)?) => {
-        mod memory {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                super::$test(super::Bench::memory()).await;
-            })*
-        }
-        mod redis {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                super::$test(super::Bench::redis()).await;
-            })*
-        }
-        mod file {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                super::$test(super::Bench::file()).await;
-            })*
-        }
-    };
-}
-
-everywhere![
-    of_twenty_at_once_one_is_first,
-    what_got_through_is_known_for_the_window,
-    what_did_not_get_through_may_come_again,
-    a_gateway_that_dies_stands_in_the_way_for_a_minute,
-    whoever_comes_late_leaves_the_next_one_alone,
-    a_late_word_counts_where_nobody_took_over,
-    a_clock_that_is_set_back_stops_no_message,
-    a_clock_that_is_set_forward_lets_the_next_one_try,
-    messages_of_others_are_others,
-    whatever_happens_nobody_delivers_twice,
-];
+for_each!(
+    { memory: Bench::memory(), redis: Bench::redis(), file: Bench::file() },
+    [
+        of_twenty_at_once_one_is_first,
+        what_got_through_is_known_for_the_window,
+        what_did_not_get_through_may_come_again,
+        a_gateway_that_dies_stands_in_the_way_for_a_minute,
+        whoever_comes_late_leaves_the_next_one_alone,
+        a_late_word_counts_where_nobody_took_over,
+        a_clock_that_is_set_back_stops_no_message,
+        a_clock_that_is_set_forward_lets_the_next_one_try,
+        messages_of_others_are_others,
+        whatever_happens_nobody_delivers_twice,
+    ]
+);
 
 /// Begins twenty times at once, over these gateways.
 async fn twenty(gateways: &[Arc<Replay>], delivery: &'static str) -> Vec<Begun> {

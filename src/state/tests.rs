@@ -20,6 +20,24 @@ use super::{File, Limits, Memory, Redis, Space, Store};
 const SPACE: Space = Space("test");
 const OTHER: Space = Space("other");
 
+/// Each of these tests, for each of those backends.
+macro_rules! for_each {
+    ({ $($backend:ident: $bench:expr),+ $(,)? }, $tests:tt) => {
+        $(for_each!(@one $backend, $bench, $tests);)+
+    };
+    (@one $backend:ident, $bench:expr, [$($test:ident),+ $(,)?]) => {
+        mod $backend {
+            use super::*;
+
+            $(#[tokio::test(flavor = "multi_thread")]
+            async fn $test() {
+                super::$test($bench).await;
+            })+
+        }
+    };
+}
+pub(crate) use for_each;
+
 /// A time of day that only moves when it is told to.
 #[derive(Clone)]
 pub struct Clock(Arc<AtomicU64>);

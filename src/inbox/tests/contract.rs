@@ -9,58 +9,43 @@ use bytes::Bytes;
 
 use super::super::{Bounds, Claims, Message, Outcome, Put, Queue, Standing};
 use super::{Bench, INBOX, LEASE, OTHER, at, dead, message, names, retry};
+use crate::state::tests::for_each;
 use standing::*;
 
-/// Each test, for each queue.
-macro_rules! contract {
-    ($($test:ident),* $(,)?) => {
-        mod file {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                super::$test(super::Bench::file()).await;
-            })*
-        }
-
-        mod redis {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                super::$test(super::Bench::redis().await).await;
-            })*
-        }
-    };
-}
-
-contract![
-    what_is_put_is_claimed_as_it_was,
-    the_same_message_is_stored_once,
-    claims_are_in_the_order_of_storing,
-    inboxes_do_not_meet,
-    a_claim_is_a_workers_until_it_runs_out,
-    a_claim_that_ran_out_can_be_settled_while_nobody_else_has_it,
-    a_renewed_claim_is_kept,
-    a_claim_is_settled_once,
-    a_retry_waits_for_its_time,
-    a_dead_message_stays_until_it_is_replayed,
-    what_was_returned_was_no_attempt,
-    a_full_inbox_takes_nothing,
-    dead_messages_count_for_the_bounds,
-    next_tells_when_to_ask_again,
-    one_order_goes_one_after_the_other,
-    a_delayed_message_holds_up_its_order,
-    a_dead_message_lets_the_next_go,
-    a_replayed_message_is_the_first_of_its_order_again,
-    a_discarded_message_lets_the_next_go,
-    of_many_workers_one_gets_each,
-    many_orders_keep_theirs_under_many_workers,
-    large_bodies_survive,
-    counts_follow_every_step,
-    a_list_shows_heads_in_order,
-    a_list_is_filtered_by_standing,
-    a_list_goes_on_behind_a_name,
-    one_message_is_shown_with_its_body,
-    who_waits_is_told,
-    what_a_worker_has_is_left_alone,
-];
+for_each!(
+    { file: Bench::file(), redis: Bench::redis().await },
+    [
+        what_is_put_is_claimed_as_it_was,
+        the_same_message_is_stored_once,
+        claims_are_in_the_order_of_storing,
+        inboxes_do_not_meet,
+        a_claim_is_a_workers_until_it_runs_out,
+        a_claim_that_ran_out_can_be_settled_while_nobody_else_has_it,
+        a_renewed_claim_is_kept,
+        a_claim_is_settled_once,
+        a_retry_waits_for_its_time,
+        a_dead_message_stays_until_it_is_replayed,
+        what_was_returned_was_no_attempt,
+        a_full_inbox_takes_nothing,
+        dead_messages_count_for_the_bounds,
+        next_tells_when_to_ask_again,
+        one_order_goes_one_after_the_other,
+        a_delayed_message_holds_up_its_order,
+        a_dead_message_lets_the_next_go,
+        a_replayed_message_is_the_first_of_its_order_again,
+        a_discarded_message_lets_the_next_go,
+        of_many_workers_one_gets_each,
+        many_orders_keep_theirs_under_many_workers,
+        large_bodies_survive,
+        counts_follow_every_step,
+        a_list_shows_heads_in_order,
+        a_list_is_filtered_by_standing,
+        a_list_goes_on_behind_a_name,
+        one_message_is_shown_with_its_body,
+        who_waits_is_told,
+        what_a_worker_has_is_left_alone,
+    ]
+);
 
 async fn what_is_put_is_claimed_as_it_was(bench: Bench) {
     let full = message("a", Some("customer 7"));

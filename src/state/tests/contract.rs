@@ -3,54 +3,33 @@
 use std::sync::Arc;
 
 use super::super::{Entry, KEY_BYTES_MAX, Spend, Spent, VALUE_BYTES_MAX};
-use super::{Bench, OTHER, SPACE, keys};
+use super::{Bench, OTHER, SPACE, for_each, keys};
 
-/// Each test, for each backend.
-macro_rules! contract {
-    ($($test:ident),* $(,)?) => {
-        mod memory {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                super::$test(super::Bench::memory()).await;
-            })*
-        }
-        mod redis {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                super::$test(super::Bench::redis()).await;
-            })*
-        }
-        mod file {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                super::$test(super::Bench::file()).await;
-            })*
-        }
-    };
-}
-
-contract![
-    what_is_put_is_got,
-    spaces_do_not_meet,
-    insert_takes_only_a_free_place,
-    replace_wants_what_was_expected,
-    take_removes,
-    entries_end_to_the_millisecond,
-    a_replaced_value_ends_when_the_old_one_would_have,
-    a_list_is_ordered_and_goes_on_behind_a_key,
-    what_is_too_large_is_refused,
-    exchange_wants_what_was_expected_and_sets_another_end,
-    of_a_hundred_inserts_one_wins,
-    of_a_hundred_exchanges_one_wins,
-    of_a_hundred_takes_one_wins,
-    of_a_hundred_replacements_one_wins,
-    a_counter_takes_what_fits,
-    a_counter_keeps_the_end_it_began_with,
-    what_is_given_back_can_be_spent_again,
-    what_is_no_counter_is_not_counted_on,
-    of_a_hundred_spenders_none_exceeds_the_limit,
-    a_list_goes_on_over_many_pages,
-];
+for_each!(
+    { memory: Bench::memory(), redis: Bench::redis(), file: Bench::file() },
+    [
+        what_is_put_is_got,
+        spaces_do_not_meet,
+        insert_takes_only_a_free_place,
+        replace_wants_what_was_expected,
+        take_removes,
+        entries_end_to_the_millisecond,
+        a_replaced_value_ends_when_the_old_one_would_have,
+        a_list_is_ordered_and_goes_on_behind_a_key,
+        what_is_too_large_is_refused,
+        exchange_wants_what_was_expected_and_sets_another_end,
+        of_a_hundred_inserts_one_wins,
+        of_a_hundred_exchanges_one_wins,
+        of_a_hundred_takes_one_wins,
+        of_a_hundred_replacements_one_wins,
+        a_counter_takes_what_fits,
+        a_counter_keeps_the_end_it_began_with,
+        what_is_given_back_can_be_spent_again,
+        what_is_no_counter_is_not_counted_on,
+        of_a_hundred_spenders_none_exceeds_the_limit,
+        a_list_goes_on_over_many_pages,
+    ]
+);
 
 async fn what_is_put_is_got(bench: Bench) {
     let store = &bench.store;

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::Redis;
-use super::server;
+use super::{for_each, server};
 use crate::buckets::{Key, Limiter, Local, WHO_BYTES_MAX};
 use crate::rates::{Ask, Rates};
 use crate::types::{self, Period};
@@ -17,38 +17,24 @@ fn local() -> Arc<dyn Limiter> {
     Arc::new(Local::default())
 }
 
-/// Each test, for each limiter. None of them waits for a bucket to fill: the rates are slow.
-macro_rules! contract {
-    ($($test:ident),* $(,)?) => {
-        mod in_redis {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                super::$test(super::redis()).await;
-            })*
-        }
-        mod in_memory {
-            $(#[tokio::test(flavor = "multi_thread")]
-            async fn $test() {
-                super::$test(super::local()).await;
-            })*
-        }
-    };
-}
-
-contract![
-    a_bucket_gives_its_capacity_and_no_more,
-    all_rates_must_pass_and_a_refusal_charges_none,
-    as_many_as_there_are_between_least_and_most,
-    to_look_takes_nothing,
-    buckets_do_not_meet,
-    a_changed_rate_keeps_what_is_used_up,
-    what_can_never_be_had_is_said_so,
-    a_bucket_is_shown_and_reset,
-    the_busiest_come_first,
-    whoever_asks_may_have_any_name,
-    of_many_at_once_the_capacity_is_admitted,
-    tokens_flow_back,
-];
+// None of them waits for a bucket to fill: the rates are slow.
+for_each!(
+    { in_redis: redis(), in_memory: local() },
+    [
+        a_bucket_gives_its_capacity_and_no_more,
+        all_rates_must_pass_and_a_refusal_charges_none,
+        as_many_as_there_are_between_least_and_most,
+        to_look_takes_nothing,
+        buckets_do_not_meet,
+        a_changed_rate_keeps_what_is_used_up,
+        what_can_never_be_had_is_said_so,
+        a_bucket_is_shown_and_reset,
+        the_busiest_come_first,
+        whoever_asks_may_have_any_name,
+        of_many_at_once_the_capacity_is_admitted,
+        tokens_flow_back,
+    ]
+);
 
 fn rates(texts: &[&str]) -> Rates {
     let rate = |text: &&str| {

@@ -11,7 +11,7 @@ mod units;
 pub use hex::hex;
 pub use network::{Address, Bind, Network};
 pub use secret::{Secret, names_credential};
-pub use units::{Percent, Period, Rate, Size};
+pub use units::{Percent, Period, Rate, Size, seconds_up};
 
 use serde::de::{Deserializer, Error, Visitor};
 use std::fmt;

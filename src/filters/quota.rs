@@ -84,10 +84,11 @@ use crate::context::{Context, Limited, Standing};
 use crate::contract::{AsyncFilter, Hooks, Pending, Verdict};
 use crate::head::{HeaderValue, RequestHead, ResponseHead};
 use crate::limits::Mode;
-use crate::limits::fields::{self, seconds_up};
+use crate::limits::fields;
 use crate::limits::per::Per;
 use crate::limits::quotas::{Answer, Bucket, Figures, Moment, Outcome, Terms, Want};
 use crate::reply::{Code, Rejection};
+use crate::types::seconds_up;
 
 struct Quota {
     /// Tells it from every other filter.

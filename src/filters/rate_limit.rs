@@ -98,11 +98,12 @@ use crate::caller::Caller;
 use crate::context::{Context, Limited, Policy};
 use crate::contract::{Filter, Hooks, Verdict};
 use crate::head::{HeaderValue, RequestHead, ResponseHead};
-use crate::limits::fields::{self, FieldsSetting, seconds_up};
+use crate::limits::fields::{self, FieldsSetting};
 use crate::limits::per::{Per, Who};
 use crate::limits::{Limits, Mode};
 use crate::rates::{Ask, Drawn, Own, Rates};
 use crate::reply::{Code, Rejection};
+use crate::types::seconds_up;
 
 struct RateLimit {
     /// Tells it from every other filter.

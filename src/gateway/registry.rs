@@ -11,7 +11,7 @@ use super::compile::all;
 use crate::config::load::Config;
 use crate::config::{self, DiscoverySource};
 use crate::types::Period;
-use crate::upstream::discovery::registry::is_service;
+use crate::upstream::discovery::registry::check_service;
 use crate::yaml::Problem;
 
 /// How long a service is taken to be there at most.
@@ -101,10 +101,7 @@ fn compile(written: &config::RegistryToken, problems: &mut Vec<Problem>) -> Toke
         problems.push(Problem::new(written.token.place, message).with_hint("make one with: openssl rand -base64 32"));
     }
     for service in written.services.iter().flat_map(|services| &services.value) {
-        if !is_service(&service.value) {
-            let problem = Problem::new(service.place, format!("`{}` is no name of a service", service.value));
-            problems.push(problem.with_hint("write letters, digits, `-`, `_` and `.`"));
-        }
+        check_service(service, problems);
     }
     let services = written.services.as_ref();
     Token {

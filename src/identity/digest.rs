@@ -6,6 +6,8 @@ use std::hash::{Hash, Hasher};
 use sha2::{Digest as _, Sha256};
 use subtle::ConstantTimeEq as _;
 
+use crate::types::hex;
+
 /// Longest API key, in bytes. It may be any text.
 pub const KEY_BYTES_MAX: usize = 1024;
 
@@ -69,7 +71,7 @@ impl Hash for Digest {
 /// 64 hexadecimal digits, in lower case.
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        f.write_str(&hex(&self.0))
     }
 }
 

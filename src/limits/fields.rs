@@ -21,6 +21,7 @@ use crate::context::{Context, Limited, Policy, Standing};
 use crate::head::{HeaderName, HeaderValue, Headers};
 use crate::rates::{Drawn, Rate, Rates};
 use crate::reply::Rejection;
+use crate::types::seconds_up;
 
 const LIMIT: HeaderName = HeaderName::from_static("x-ratelimit-limit");
 const REMAINING: HeaderName = HeaderName::from_static("x-ratelimit-remaining");
@@ -112,11 +113,6 @@ pub fn standing(
 fn whole(tokens: f64) -> u64 {
     // A conversion of floats saturates, and rounds down: the sliver makes up for how they are counted.
     ((tokens + 1e-6) as u64).min(INTEGER_MAX)
-}
-
-/// Seconds, rounded up.
-pub fn seconds_up(time: Duration) -> u64 {
-    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
 }
 
 /// Tells the client on a response, if it is for this filter to do so.

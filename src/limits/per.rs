@@ -28,6 +28,7 @@ use crate::buckets;
 use crate::caller::{Caller, Credential, claim_text};
 use crate::context::Context;
 use crate::head::{HeaderName, RequestHead};
+use crate::types::hex;
 use crate::yaml::{Entry, Kind, Node, Place, Problem, decode};
 
 /// Most parts of one `per`.
@@ -429,9 +430,7 @@ impl Who {
         let mut hasher = Sha256::new();
         pieces.iter().for_each(|piece| hasher.update(piece));
         self.0.extend_from_slice(b"sha256:");
-        for byte in hasher.finalize() {
-            let _ = write!(self, "{byte:02x}");
-        }
+        self.0.extend_from_slice(hex(&hasher.finalize()).as_bytes());
     }
 
     fn bounded(self) -> Self {

@@ -15,6 +15,7 @@ use crate::clock;
 use crate::gateway::Fallback;
 use crate::head::HeaderValue;
 use crate::reply::{Code, Rejection, Reply};
+use crate::types::seconds_up;
 use crate::upstream::{Hints, NoTarget, Upstream};
 
 const MESSAGE: &str = "the service failed too often and is left alone for a while";
@@ -102,6 +103,5 @@ impl Forward {
 
 fn refusal(wait: Duration) -> Rejection {
     // Whole seconds, and never an invitation to come at once.
-    let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);
-    Rejection::new(Code::CIRCUIT_OPEN, MESSAGE).with_field(RETRY_AFTER, HeaderValue::from(seconds))
+    Rejection::new(Code::CIRCUIT_OPEN, MESSAGE).with_field(RETRY_AFTER, HeaderValue::from(seconds_up(wait).max(1)))
 }

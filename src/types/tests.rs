@@ -59,11 +59,20 @@ fn percentages() {
         assert_eq!(text.parse::<Percent>().unwrap(), Percent(value));
     }
     assert_eq!("20%".parse::<Percent>().unwrap().fraction(), 0.2);
+    assert_eq!(
+        ["0%", "0.5%", "33.33333%", "100%"].map(|text| text.parse::<Percent>().unwrap().millionths()),
+        [0, 5_000, 333_333, 1_000_000]
+    );
     assert_eq!(message::<Percent>("20"), "`20` has no `%`; write 20%, from 0% to 100%");
     assert_eq!(message::<Percent>("100.1%"), "`100.1%` is above 100%; write 20%, from 0% to 100%");
     for text in ["%", "-1%", "nan%", "inf%", "1e1%", ".5%", "1.2.3%"] {
         assert!(text.parse::<Percent>().is_err(), "{text}");
     }
+}
+
+#[test]
+fn seconds_are_rounded_up() {
+    assert_eq!([0, 1, 999, 1000, 1001].map(|ms| seconds_up(Duration::from_millis(ms))), [0, 1, 1, 1, 2]);
 }
 
 #[test]

@@ -51,6 +51,11 @@ impl Percent {
     }
 }
 
+/// Whole seconds, rounded up: who waits as long as told has waited long enough.
+pub fn seconds_up(time: Duration) -> u64 {
+    time.as_secs().saturating_add(u64::from(time.subsec_nanos() > 0))
+}
+
 /// Digits and the unit behind them, in the smallest unit.
 fn amount(text: &str, units: &[(&str, u64)], hint: &str) -> Result<u64, ParseError> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());

@@ -9,6 +9,7 @@ use std::time::Instant;
 use super::Upstream;
 use super::ring::{Ring, hash, mix};
 use super::rotation::Rotation;
+use super::spec::field_name;
 use super::sticky::{cookies, is_cookie_name};
 use crate::config::{Balance, HashBy};
 use crate::head::{HeaderName, RequestHead};
@@ -78,10 +79,11 @@ impl Way {
 impl Key {
     pub(super) fn check(written: &HashBy, problems: &mut Vec<Problem>) -> Self {
         match written {
-            HashBy::Header(name) => match HeaderName::from_bytes(name.value.as_bytes()) {
-                Ok(name) => return Self::Header(name),
-                Err(_) => problems.push(Problem::new(name.place, format!("`{}` is no name of a field", name.value))),
-            },
+            HashBy::Header(name) => {
+                if let Some(name) = field_name(name, problems) {
+                    return Self::Header(name);
+                }
+            }
             HashBy::Cookie(name) if is_cookie_name(&name.value) => return Self::Cookie(name.value.as_str().into()),
             HashBy::Cookie(name) => {
                 problems.push(Problem::new(name.place, format!("`{}` is no name of a cookie", name.value)));

@@ -8,6 +8,7 @@ use super::breaker::Breakers;
 use super::{Timeouts, Tls, health, retry, sticky};
 use crate::config::load::Attached;
 use crate::config::{self, Protocol, TellClient, UpstreamHost};
+use crate::head::HeaderName;
 use crate::proxy_protocol;
 use crate::yaml::{Located, Place, Problem};
 
@@ -122,6 +123,15 @@ impl Spec {
         }
         tiers
     }
+}
+
+/// The name of a field; what is none is reported.
+pub fn field_name(written: &Located<String>, problems: &mut Vec<Problem>) -> Option<HeaderName> {
+    let name = HeaderName::from_bytes(written.value.as_bytes());
+    if name.is_err() {
+        problems.push(Problem::new(written.place, format!("`{}` is no name of a field", written.value)));
+    }
+    name.ok()
 }
 
 impl TargetSpec {

@@ -7,12 +7,12 @@ use super::Slot;
 use super::balance::{Hints, Key};
 use super::ring::mix;
 use super::rotation::Rotation;
+use super::spec::{WEIGHT_MAX, field_name};
 use crate::config;
 use crate::head::{HeaderName, HeaderValue};
 use crate::yaml::{Located, Problem};
 
 const PARTS_MAX: usize = 100;
-const WEIGHT_MAX: u16 = 1000;
 /// Keys lead elsewhere here than among the targets of an upstream: who is on one side is to be found at each of its targets.
 const OWN: u64 = 0x6a09_e667_f3bc_c908;
 
@@ -116,15 +116,12 @@ impl Split {
 }
 
 fn field(when: &config::SplitWhen, problems: &mut Vec<Problem>) -> Option<(HeaderName, HeaderValue)> {
-    let name = HeaderName::from_bytes(when.header.value.as_bytes());
-    if name.is_err() {
-        problems.push(Problem::new(when.header.place, format!("`{}` is no name of a field", when.header.value)));
-    }
+    let name = field_name(&when.header, problems);
     let value = HeaderValue::from_str(&when.value.value);
     if value.is_err() {
         problems.push(Problem::new(when.value.place, "this is no value of a field"));
     }
-    Some((name.ok()?, value.ok()?))
+    Some((name?, value.ok()?))
 }
 
 #[cfg(test)]

@@ -20,10 +20,11 @@ use quick_cache::Weighter;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use sha2::{Digest, Sha256};
 
+use super::spec::field_name;
 use crate::config::StaleFallback;
 use crate::head::{HeaderName, HeaderValue, Method, RequestHead, ResponseHead, StatusCode};
 use crate::reply::Reply;
-use crate::types::Period;
+use crate::types::{Period, hex};
 use crate::yaml::Problem;
 use directives::Directives;
 
@@ -103,13 +104,7 @@ impl Settings {
             }
             body_max.value.0
         });
-        let mut by = Vec::with_capacity(written.by.len());
-        for name in &written.by {
-            match HeaderName::from_bytes(name.value.as_bytes()) {
-                Ok(name) => by.push(name),
-                Err(_) => problems.push(Problem::new(name.place, format!("`{}` is no name of a field", name.value))),
-            }
-        }
+        let by = written.by.iter().filter_map(|name| field_name(name, problems)).collect();
         Self { max_age, memory, body_max: usize::try_from(body_max).unwrap_or(usize::MAX), by }
     }
 }
@@ -185,9 +180,7 @@ impl Stale {
         }
         if any {
             key.push(' ');
-            for byte in rights.finalize() {
-                key.extend([byte >> 4, byte & 15].map(|half| char::from_digit(half.into(), 16).unwrap_or('0')));
-            }
+            key.push_str(&hex(&rights.finalize()));
         }
         key.into()
     }

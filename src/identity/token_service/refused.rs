@@ -9,6 +9,7 @@ use super::Issued;
 use crate::head::{HeaderValue, StatusCode};
 use crate::reply::{Code, Rejection, Reply};
 use crate::state::StoreError;
+use crate::types::seconds_up;
 
 impl From<Issued> for Reply {
     /// RFC 6749 §5.1.
@@ -63,9 +64,7 @@ impl From<Refused> for Box<Rejection> {
                 .with_field(WWW_AUTHENTICATE, HeaderValue::from_static(challenge))
         };
         let after = |code, message: &'static str, wait: Duration| {
-            // Rounded up: who comes back when told to is let in.
-            let seconds = wait.as_secs().saturating_add(u64::from(wait.subsec_nanos() > 0)).max(1);
-            Rejection::new(code, message).with_field(RETRY_AFTER, HeaderValue::from(seconds))
+            Rejection::new(code, message).with_field(RETRY_AFTER, HeaderValue::from(seconds_up(wait).max(1)))
         };
         Box::new(match refused {
             Refused::Credentials => challenged("Invalid credentials", "Bearer"),

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::Endpoint;
 use super::endpoint::settled;
 use super::follow::Looked;
-use super::settings::{STALE, is_service};
+use super::settings::{STALE, check_service};
 use crate::config::ConsulDiscovery;
 use crate::types::Secret;
 use crate::upstream::Address;
@@ -44,10 +44,7 @@ pub struct Settings {
 impl Settings {
     pub fn check(written: &ConsulDiscovery, problems: &mut Vec<Problem>) -> Option<Self> {
         let (before, service) = (problems.len(), &written.service);
-        if !is_service(&service.value) {
-            let problem = Problem::new(service.place, format!("`{}` is no name of a service", service.value));
-            problems.push(problem.with_hint("write letters, digits, `-`, `_` and `.`"));
-        }
+        check_service(service, problems);
         let stale_max = written.stale_max.map(|it| it.within("stale_max", STALE, problems).0);
         let address = &written.address;
         let url = Url::parse(&address.value).ok();

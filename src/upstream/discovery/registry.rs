@@ -20,7 +20,7 @@ use crate::clock;
 use crate::state::{Entry, Space, Store, StoreError};
 use crate::upstream::spec::TARGETS_MAX;
 
-pub use super::settings::is_service;
+pub use super::settings::check_service;
 
 /// Where registrations are kept: the key is `service/id`.
 const SPACE: Space = Space("registry");

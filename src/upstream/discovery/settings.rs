@@ -45,10 +45,7 @@ impl Settings {
             DiscoverySource::Consul(written) => Self::Consul(consul::Settings::check(written, problems)?),
             DiscoverySource::Registry(written) => {
                 let name = written.service.as_ref().unwrap_or(upstream);
-                if !is_service(&name.value) {
-                    let problem = Problem::new(name.place, format!("`{}` is no name of a service", name.value));
-                    problems.push(problem.with_hint("write letters, digits, `-`, `_` and `.`"));
-                }
+                check_service(name, problems);
                 Self::Registry(Arc::from(name.value.as_str()))
             }
         };
@@ -85,8 +82,16 @@ impl Settings {
     }
 }
 
+/// Reports what is no name of a service.
+pub fn check_service(name: &Located<String>, problems: &mut Vec<Problem>) {
+    if !is_service(&name.value) {
+        let problem = Problem::new(name.place, format!("`{}` is no name of a service", name.value));
+        problems.push(problem.with_hint("write letters, digits, `-`, `_` and `.`"));
+    }
+}
+
 /// Whether a service can have this name.
-pub fn is_service(name: &str) -> bool {
+fn is_service(name: &str) -> bool {
     let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
     !name.is_empty() && name.len() <= SERVICE_CHARS_MAX && name.bytes().all(sound)
 }

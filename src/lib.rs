@@ -48,6 +48,8 @@ pub mod buckets;
 
 pub mod client;
 
+pub mod sources;
+
 pub mod observe;
 
 pub mod lines;

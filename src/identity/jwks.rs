@@ -7,9 +7,9 @@
 mod fetch;
 mod follow;
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::convert::Infallible;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwapOption;
@@ -17,6 +17,7 @@ use reqwest::Url;
 use tokio::sync::{Notify, watch};
 
 use super::keyset::KeySet;
+use crate::sources::{self, Progress, Sources};
 
 /// Largest key set, in bytes.
 pub const SET_BYTES_MAX: usize = 1024 * 1024;
@@ -53,8 +54,7 @@ impl Default for Pace {
 /// All key sets that some snapshot needs.
 #[derive(Default)]
 pub struct KeySets {
-    by_url: Mutex<HashMap<Url, Weak<Source>>>,
-    added: Notify,
+    sources: Sources<Url, Source>,
     pace: Pace,
 }
 
@@ -64,9 +64,7 @@ pub struct Source {
     keys: ArcSwapOption<KeySet>,
     /// Notified when the keys do not do, and when the source is gone.
     wanted: Arc<Notify>,
-    followed: AtomicBool,
-    /// Whether the first fetch is over.
-    tried: watch::Sender<bool>,
+    progress: Progress,
     changed: watch::Sender<u64>,
     state: Mutex<State>,
     ok: AtomicU64,
@@ -106,54 +104,36 @@ impl KeySets {
     /// The key set at this address. Nothing is fetched before [`KeySets::keep_fetching`] runs.
     /// `changed` counts its changes.
     pub fn source(&self, url: &Url, changed: &watch::Sender<u64>) -> Arc<Source> {
-        let mut by_url = self.lock();
-        if let Some(source) = by_url.get(url).and_then(Weak::upgrade) {
-            return source;
-        }
-        by_url.retain(|_, source| source.strong_count() > 0);
-        let source = Arc::new(Source {
-            url: url.clone(),
-            keys: ArcSwapOption::empty(),
-            wanted: Arc::default(),
-            followed: AtomicBool::new(false),
-            tried: watch::Sender::new(false),
-            changed: changed.clone(),
-            state: Mutex::default(),
-            ok: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-        });
-        by_url.insert(url.clone(), Arc::downgrade(&source));
-        drop(by_url);
-        self.added.notify_one();
+        let make = |url: &Url| {
+            Ok::<_, Infallible>(Source {
+                url: url.clone(),
+                keys: ArcSwapOption::empty(),
+                wanted: Arc::default(),
+                progress: Progress::default(),
+                changed: changed.clone(),
+                state: Mutex::default(),
+                ok: AtomicU64::new(0),
+                failed: AtomicU64::new(0),
+            })
+        };
+        let Ok(source) = self.sources.get_or_add(url.clone(), make);
         source
     }
 
     /// Fetches all key sets again and again, those that are added later too. Runs until it is dropped.
     pub async fn keep_fetching(&self) {
-        loop {
-            let added = self.all().into_iter().filter(|source| !source.followed.swap(true, Ordering::AcqRel));
-            for source in added {
-                tokio::spawn(follow::follow(Arc::downgrade(&source), self.pace));
-            }
-            self.added.notified().await;
-        }
+        self.sources.keep(|source| follow::follow(source, self.pace)).await;
     }
 
     /// Waits until each key set was tried to be fetched once, for at most `patience`.
     pub async fn tried(&self, patience: Duration) {
-        let all = self.all();
-        let tried = all.iter().map(|source| async {
-            let _ = source.tried.subscribe().wait_for(|tried| *tried).await;
-        });
-        let _ = tokio::time::timeout(patience, futures_util::future::join_all(tried)).await;
+        self.sources.tried(patience).await;
     }
+}
 
-    fn all(&self) -> Vec<Arc<Source>> {
-        self.lock().values().filter_map(Weak::upgrade).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Url, Weak<Source>>> {
-        self.by_url.lock().unwrap_or_else(PoisonError::into_inner)
+impl sources::Source for Source {
+    fn progress(&self) -> &Progress {
+        &self.progress
     }
 }
 

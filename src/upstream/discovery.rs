@@ -13,8 +13,7 @@ mod follow;
 pub mod registry;
 mod settings;
 
-use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -24,6 +23,7 @@ use tracing::{info, warn};
 use super::Slot;
 use crate::clock;
 use crate::observe::metrics::DiscoverySample;
+use crate::sources::{self, Progress, Sources};
 use crate::state::Store;
 use crate::yaml::Problem;
 
@@ -33,8 +33,7 @@ pub use settings::Settings;
 /// All sources that some snapshot needs.
 #[derive(Default)]
 pub struct Discovery {
-    sources: Mutex<HashMap<Settings, Weak<Source>>>,
-    added: Notify,
+    sources: Sources<Settings, Source>,
     store: OnceLock<Arc<dyn Store>>,
     /// Counts what was registered here: it is not waited for.
     registered: watch::Sender<u64>,
@@ -45,9 +44,7 @@ pub struct Source {
     settings: Settings,
     found: Mutex<Found>,
     slots: Mutex<Vec<Weak<Slot>>>,
-    followed: AtomicBool,
-    /// Whether the first look is over.
-    tried: watch::Sender<bool>,
+    progress: Progress,
     /// Notified when nobody needs it any more.
     gone: Arc<Notify>,
     ok: AtomicU64,
@@ -87,64 +84,39 @@ impl Discovery {
     /// The source with these settings. Nothing is asked before [`Discovery::keep`] runs; a file is read now, so that one
     /// that is wrong from the beginning is a mistake like any other.
     pub fn source(&self, settings: Settings, problems: &mut Vec<Problem>) -> Option<Arc<Source>> {
-        let mut sources = self.lock();
-        if let Some(source) = sources.get(&settings).and_then(Weak::upgrade) {
-            return Some(source);
-        }
-        let found = match &settings {
-            Settings::File(settings) => match settings.first() {
-                Ok(found) => found.map(Arc::from),
-                Err(problem) => {
-                    problems.push(problem);
-                    return None;
-                }
-            },
-            _ => None,
+        let make = |settings: &Settings| {
+            let found = match settings {
+                Settings::File(settings) => settings.first()?.map(Arc::from),
+                _ => None,
+            };
+            let answered = found.is_some().then(|| (clock::now(), clock::wall()));
+            Ok(Source {
+                settings: settings.clone(),
+                found: Mutex::new(Found { endpoints: found, answered, error: None }),
+                slots: Mutex::default(),
+                progress: Progress::default(),
+                gone: Arc::default(),
+                ok: AtomicU64::new(0),
+                failed: AtomicU64::new(0),
+            })
         };
-        sources.retain(|_, source| source.strong_count() > 0);
-        let answered = found.is_some().then(|| (clock::now(), clock::wall()));
-        let source = Arc::new(Source {
-            settings: settings.clone(),
-            found: Mutex::new(Found { endpoints: found, answered, error: None }),
-            slots: Mutex::default(),
-            followed: AtomicBool::new(false),
-            tried: watch::Sender::new(false),
-            gone: Arc::default(),
-            ok: AtomicU64::new(0),
-            failed: AtomicU64::new(0),
-        });
-        sources.insert(settings, Arc::downgrade(&source));
-        drop(sources);
-        self.added.notify_one();
-        Some(source)
+        self.sources.get_or_add(settings, make).map_err(|problem| problems.push(problem)).ok()
     }
 
     /// Asks all sources again and again, those that are added later too. Runs until it is dropped.
     pub async fn keep(self: Arc<Self>) {
-        loop {
-            let added = self.all().into_iter().filter(|source| !source.followed.swap(true, Ordering::AcqRel));
-            for source in added {
-                tokio::spawn(follow::follow(Arc::downgrade(&source), Arc::clone(&self)));
-            }
-            self.added.notified().await;
-        }
+        self.sources.keep(|source| follow::follow(source, Arc::clone(&self))).await;
     }
 
     /// Waits until each source was asked once, for at most `patience`.
     pub async fn tried(&self, patience: Duration) {
-        let all = self.all();
-        let tried = all.iter().map(|source| async {
-            let _ = source.tried.subscribe().wait_for(|tried| *tried).await;
-        });
-        let _ = tokio::time::timeout(patience, futures_util::future::join_all(tried)).await;
+        self.sources.tried(patience).await;
     }
+}
 
-    fn all(&self) -> Vec<Arc<Source>> {
-        self.lock().values().filter_map(Weak::upgrade).collect()
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HashMap<Settings, Weak<Source>>> {
-        self.sources.lock().unwrap_or_else(PoisonError::into_inner)
+impl sources::Source for Source {
+    fn progress(&self) -> &Progress {
+        &self.progress
     }
 }
 

@@ -40,7 +40,7 @@ pub async fn follow(source: Weak<Source>, pace: Pace) {
                 pace.cooldown.saturating_mul(factor).min(pace.retry_max)
             }
         };
-        held.tried.send_replace(true);
+        held.progress.tried();
         drop(held);
         let earliest = started + pace.cooldown;
         tokio::select! {

@@ -282,7 +282,7 @@ async fn snapshots_share_a_source_and_the_last_one_ends_it() {
     let elsewhere = Provider::start(Mood::Keys(set(&[(&signer, "a")]))).await;
     reader.identity = identity(&elsewhere.url(), &reader.shared);
     reader.comes_to(&token(&signer, "a"), Ok(())).await;
-    assert_eq!(reader.shared.key_sets.all().len(), 1);
+    assert_eq!(reader.shared.key_sets.sources.all().len(), 1);
     let asked = provider.asked();
     tokio::time::sleep(PACE.refresh_min * 3).await;
     assert!(provider.asked() <= asked + 1, "a fetch that was under way, and no more");

@@ -58,7 +58,7 @@ pub async fn follow(source: Weak<Source>, discovery: Arc<Discovery>) {
             }
         };
         held.tell_slots().await;
-        held.tried.send_replace(true);
+        held.progress.tried();
         drop(held);
         tokio::select! {
             () = sleep(pause) => {}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::RETRY_AFTER;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType};
@@ -10,29 +11,33 @@ use pingora::{Error, ErrorType};
 use super::exchange::{Exchange, Forward};
 use super::heads::Seen;
 use super::phases::App;
-use super::target::{consumer, hints};
+use super::target::hints;
 use crate::clock;
 use crate::gateway::Fallback;
 use crate::head::HeaderValue;
 use crate::reply::{Code, Rejection, Reply};
 use crate::types::seconds_up;
+use crate::upstream::stale::Asked;
 use crate::upstream::{Hints, NoTarget, Upstream};
 
 const MESSAGE: &str = "the service failed too often and is left alone for a while";
 
 impl App {
-    /// Sets up the way to the upstream, or to the one that stands for it. `false`: the client was answered instead.
+    /// Sets up the way to the upstream, or to the one that stands for it. `false`: the client was answered instead. `body`: it
+    /// was gathered.
     pub(super) async fn enter(
         &self,
         session: &mut Session,
         x: &mut Box<Exchange>,
         upstream: Arc<Upstream>,
+        body: Option<&Bytes>,
     ) -> pingora::Result<bool> {
         let now = if x.waited { clock::now() } else { x.started };
         let wait = match forward(&upstream, &hints(&Seen(session.req_header()), x.context.as_ref()), x.started, now) {
             Ok(mut forward) => {
                 if let Some(stale) = upstream.stale() {
-                    forward.keeping = stale.keep(&Seen(session.req_header()), consumer(x)).map(Box::new);
+                    let has_body = has_body(session, body);
+                    forward.keeping = stale.keep(&Seen(session.req_header()), asked(x, has_body)).map(Box::new);
                 }
                 x.forward = Some(forward);
                 return Ok(true);
@@ -42,7 +47,7 @@ impl App {
         upstream.rejected();
         match x.gateway.fallback_of(&upstream.name).cloned() {
             None => self.refuse(session, x, refusal(wait)).await?,
-            Some(Fallback::Stale) => match kept(&upstream, session, x, now) {
+            Some(Fallback::Stale) => match kept(&upstream, session, x, body, now) {
                 Some(reply) => self.send(session, x, reply).await?,
                 None => self.refuse(session, x, refusal(wait)).await?,
             },
@@ -85,8 +90,22 @@ fn forward(upstream: &Arc<Upstream>, hints: &Hints<'_>, started: Instant, now: I
 }
 
 /// The answer that was kept for such a request.
-fn kept(upstream: &Upstream, session: &Session, x: &Exchange, now: Instant) -> Option<Reply> {
-    upstream.stale()?.answer(&Seen(session.req_header()), consumer(x), now)
+fn kept(upstream: &Upstream, session: &mut Session, x: &Exchange, body: Option<&Bytes>, now: Instant) -> Option<Reply> {
+    let has_body = has_body(session, body);
+    upstream.stale()?.answer(&Seen(session.req_header()), asked(x, has_body), now)
+}
+
+/// Whether the request has a body that is not empty, or may have one.
+fn has_body(session: &mut Session, gathered: Option<&Bytes>) -> bool {
+    gathered.map_or_else(|| !session.is_body_done(), |body| !body.is_empty())
+}
+
+fn asked(x: &Exchange, has_body: bool) -> Asked<'_> {
+    Asked {
+        route: x.route.as_ref().map_or("", |route| &route.name),
+        caller: x.context.as_ref().and_then(|context| context.caller.as_deref()),
+        has_body,
+    }
 }
 
 impl Forward {

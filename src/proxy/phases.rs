@@ -104,7 +104,7 @@ impl ProxyHttp for App {
         heads::put_back(session.req_header_mut(), head);
         match decision {
             Decision::Forward(upstream, body) => {
-                if !self.enter(session, x, upstream).await? {
+                if !self.enter(session, x, upstream, body.as_ref()).await? {
                     return Ok(true);
                 }
                 if let Err(rejection) = grpc::take_deadline(session.req_header(), x) {

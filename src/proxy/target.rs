@@ -142,11 +142,6 @@ pub fn hints<'a>(head: &'a Seen<'a>, context: Option<&'a Context>) -> Hints<'a> 
     Hints { head, client: context.map(|context| context.client), consumer: context.and_then(name_of_caller) }
 }
 
-/// Who asks.
-pub fn consumer(x: &Exchange) -> Option<&str> {
-    x.context.as_ref().and_then(name_of_caller)
-}
-
 fn name_of_caller(context: &Context) -> Option<&str> {
     context.caller.as_ref().map(|caller| &*caller.name)
 }

@@ -21,6 +21,7 @@ use quick_cache::sync::{Cache, DefaultLifecycle};
 use sha2::{Digest, Sha256};
 
 use super::spec::field_name;
+use crate::caller::{Caller, Credential};
 use crate::config::StaleFallback;
 use crate::head::{HeaderName, HeaderValue, Method, RequestHead, ResponseHead, StatusCode};
 use crate::reply::Reply;
@@ -36,10 +37,18 @@ const MAX_AGE_MOST: Period = Period(Duration::from_secs(7 * 24 * 3600));
 const MEMORY: u64 = 64 << 20;
 const MEMORY_LEAST: u64 = 1 << 20;
 const BODY_MAX: u64 = 256 << 10;
+/// Most parts that lock for themselves.
+const PARTS_MAX: u64 = 64;
+/// What the cache wants each of its parts to have room for.
+const PART_ITEMS: u64 = 32;
+/// Room for the head of an answer, in bytes.
+const HEAD_BYTES: u64 = 64 << 10;
 /// What an answer holds besides its fields and its body, in bytes.
 const ANSWER_BYTES: usize = 256;
 /// Most answers to requests that differ only in what `Vary` names.
 const VARIANTS_MAX: usize = 8;
+/// Claims that are others in each token of the same caller (RFC 7519 §4.1).
+const OF_ONE_TOKEN: [&str; 4] = ["exp", "iat", "jti", "nbf"];
 
 /// What is kept, and how long.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +64,8 @@ pub struct Stale {
     settings: Settings,
     answers: Cache<Box<str>, Arc<[Arc<Answer>]>, ByLength, RandomState>,
     served: AtomicU64,
+    /// Bytes of bodies that are coming in.
+    coming: AtomicU64,
 }
 
 struct Answer {
@@ -69,11 +80,23 @@ struct Answer {
     body: Bytes,
 }
 
+/// What tells a request from another one with the same head.
+#[derive(Clone, Copy, Debug)]
+pub struct Asked<'a> {
+    /// Filters of a route may tell the service what those of another do not.
+    pub route: &'a str,
+    pub caller: Option<&'a Caller>,
+    /// Its body is not empty.
+    pub has_body: bool,
+}
+
 /// The answer to one request, while it comes in.
 pub struct Keeping {
     stale: Arc<Stale>,
     key: Box<str>,
     pending: Option<(Answer, BytesMut)>,
+    /// What of it counts as coming in.
+    held: u64,
 }
 
 #[derive(Clone)]
@@ -107,6 +130,11 @@ impl Settings {
         let by = written.by.iter().filter_map(|name| field_name(name, problems)).collect();
         Self { max_age, memory, body_max: usize::try_from(body_max).unwrap_or(usize::MAX), by }
     }
+
+    /// What the largest answer takes, or a little less.
+    fn largest(&self) -> u64 {
+        (self.body_max as u64).max(HEAD_BYTES)
+    }
 }
 
 impl Stale {
@@ -118,24 +146,29 @@ impl Stale {
     }
 
     fn new(settings: Settings) -> Self {
-        let items = usize::try_from(settings.memory / 4096).unwrap_or(usize::MAX);
+        // Each part has its share of the memory, and no part takes what is larger than that: every one has room for the largest
+        // answer, and for others beside it.
+        let share = settings.largest().saturating_mul(4);
+        let parts = settings.memory.checked_div(share).unwrap_or(1).clamp(1, PARTS_MAX);
+        let items = usize::try_from(parts.saturating_mul(PART_ITEMS)).unwrap_or(usize::MAX);
         // A keyed hash: nobody can make up requests that meet in one place.
         let answers = Cache::with(items, settings.memory, ByLength, RandomState::new(), DefaultLifecycle::default());
-        Self { settings, answers, served: AtomicU64::new(0) }
+        Self { settings, answers, served: AtomicU64::new(0), coming: AtomicU64::new(0) }
     }
 
     /// Wants to keep the answer to this request, if it is of a kind that is kept.
-    pub fn keep(self: &Arc<Self>, head: &dyn RequestHead, consumer: Option<&str>) -> Option<Keeping> {
-        let wanted = *head.method() == Method::GET && !Directives::of(head).no_store;
-        wanted.then(|| Keeping { key: self.key(head, consumer), stale: Arc::clone(self), pending: None })
+    pub fn keep(self: &Arc<Self>, head: &dyn RequestHead, asked: Asked<'_>) -> Option<Keeping> {
+        let wanted = *head.method() == Method::GET && !asked.has_body && !Directives::of(head).no_store;
+        wanted.then(|| Keeping { key: self.key(head, asked), stale: Arc::clone(self), pending: None, held: 0 })
     }
 
     /// What stands for the answer to this request.
-    pub fn answer(&self, head: &dyn RequestHead, consumer: Option<&str>, now: Instant) -> Option<Reply> {
-        if !matches!(*head.method(), Method::GET | Method::HEAD) {
+    pub fn answer(&self, head: &dyn RequestHead, asked: Asked<'_>, now: Instant) -> Option<Reply> {
+        // What a body asks for may be something else each time.
+        if !matches!(*head.method(), Method::GET | Method::HEAD) || asked.has_body {
             return None;
         }
-        let answers = self.answers.get(&*self.key(head, consumer))?;
+        let answers = self.answers.get(&*self.key(head, asked))?;
         let answer = answers.iter().find(|answer| answer.is_for(head))?;
         let age = answer.age_at(now);
         if age > answer.max_age {
@@ -150,23 +183,29 @@ impl Stale {
         Some(Reply { status: StatusCode::OK, fields, body: answer.body.clone(), code: None })
     }
 
+    /// Takes so many bytes more in, if all that come in together then take no more than what is kept may.
+    fn comes(&self, length: u64) -> bool {
+        let more = |coming: u64| coming.checked_add(length).filter(|coming| *coming <= self.settings.memory);
+        self.coming.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
     /// How many were given out, and how many bytes are held.
     pub fn usage(&self) -> (u64, u64) {
         (self.served.load(Ordering::Relaxed), self.answers.weight())
     }
 
-    /// Host and target; who asks, and by what right, as a hash: nobody gets the answer to another's request.
-    fn key(&self, head: &dyn RequestHead, consumer: Option<&str>) -> Box<str> {
+    /// Host and target; the route, who asks, and by what right, as a hash: nobody gets the answer to another's request.
+    fn key(&self, head: &dyn RequestHead, asked: Asked<'_>) -> Box<str> {
         let mut rights = Sha256::new();
-        let mut any = false;
         let mut tell = |kind: &str, value: &[u8]| {
-            any = true;
-            rights.update(kind);
-            rights.update((value.len() as u64).to_le_bytes());
-            rights.update(value);
+            for part in [kind.as_bytes(), value] {
+                rights.update((part.len() as u64).to_le_bytes());
+                rights.update(part);
+            }
         };
-        if let Some(consumer) = consumer {
-            tell("consumer:", consumer.as_bytes());
+        tell("route:", asked.route.as_bytes());
+        if let Some(caller) = asked.caller {
+            tell_caller(caller, &mut tell);
         }
         for name in [&AUTHORIZATION, &COOKIE, &X_API_KEY].into_iter().chain(&self.settings.by) {
             head.each(name, &mut |value| tell(name.as_str(), value));
@@ -178,11 +217,25 @@ impl Stale {
             key.push('?');
             key.push_str(query);
         }
-        if any {
-            key.push(' ');
-            key.push_str(&hex(&rights.finalize()));
-        }
+        key.push(' ');
+        key.push_str(&hex(&rights.finalize()));
         key.into()
+    }
+}
+
+/// Who asks and all that is known of it: the service may have been told any of it, and two issuers may know somebody of one name.
+fn tell_caller(caller: &Caller, tell: &mut impl FnMut(&str, &[u8])) {
+    tell(caller.credential.kind(), caller.name.as_bytes());
+    match &caller.credential {
+        Credential::Token { issuer, .. } => tell("issuer:", issuer.as_bytes()),
+        Credential::Key { id, .. } => tell("credential:", id.as_bytes()),
+        Credential::Certificate(certificate) => tell("credential:", certificate.sha256.as_bytes()),
+    }
+    tell("level:", caller.level.as_str().as_bytes());
+    tell("roles:", caller.fields.roles.as_bytes());
+    tell("scopes:", caller.fields.scopes.as_bytes());
+    for (name, value) in caller.claims.iter().filter(|(name, _)| !OF_ONE_TOKEN.contains(&name.as_str())) {
+        tell(name, value.to_string().as_bytes());
     }
 }
 
@@ -207,30 +260,47 @@ impl Keeping {
     /// The head of the answer to `request`. What an attempt before this one brought is forgotten. `told`: the end of its body is
     /// told, so that one that was cut off is known.
     pub fn begin(&mut self, request: &dyn RequestHead, response: &dyn ResponseHead, told: bool, now: Instant) {
+        self.forget();
         self.pending = self.answer(request, response, now).filter(|_| told).map(|answer| (answer, BytesMut::new()));
     }
 
     /// The next piece of its body.
     pub fn body(&mut self, piece: &[u8]) {
         let Some((_, body)) = &mut self.pending else { return };
-        if body.len().saturating_add(piece.len()) > self.stale.settings.body_max {
-            self.pending = None;
-        } else {
+        let length = piece.len() as u64;
+        let fits = body.len().saturating_add(piece.len()) <= self.stale.settings.body_max;
+        if fits && self.stale.comes(length) {
+            self.held = self.held.saturating_add(length);
             body.extend_from_slice(piece);
+        } else {
+            self.forget();
         }
     }
 
     /// It is whole.
     pub fn end(mut self) {
         let Some((mut answer, body)) = self.pending.take() else { return };
-        answer.body = body.freeze();
+        // What it grew by is not held for as long as it is kept.
+        answer.body = Bytes::copy_from_slice(&body);
         let others = self.stale.answers.get(&*self.key);
+        // What differs by `Vary` is in one place together.
+        let mut room = self.stale.settings.largest().saturating_mul(2).saturating_sub(answer.bytes() as u64);
         let mut variants = vec![Arc::new(answer)];
         let same = |other: &&Arc<Answer>| variants.first().is_some_and(|new| new.varies == other.varies);
         let others: Vec<_> =
             others.iter().flat_map(|others| others.iter()).filter(|other| !same(other)).cloned().collect();
-        variants.extend(others.into_iter().take(VARIANTS_MAX.saturating_sub(1)));
-        self.stale.answers.insert(self.key, variants.into());
+        let fits = |other: &Arc<Answer>| {
+            let left = room.checked_sub(other.bytes() as u64);
+            room = left.unwrap_or(room);
+            left.is_some()
+        };
+        variants.extend(others.into_iter().take(VARIANTS_MAX.saturating_sub(1)).filter(fits));
+        self.stale.answers.insert(std::mem::take(&mut self.key), variants.into());
+    }
+
+    fn forget(&mut self) {
+        self.pending = None;
+        self.stale.coming.fetch_sub(std::mem::take(&mut self.held), Ordering::Relaxed);
     }
 
     fn answer(&self, request: &dyn RequestHead, response: &dyn ResponseHead, now: Instant) -> Option<Answer> {
@@ -253,6 +323,12 @@ impl Keeping {
         let max_age =
             directives.usable_for().map_or(self.stale.settings.max_age, |most| most.min(self.stale.settings.max_age));
         Some(Answer { at: now, age, max_age, fields, varies, body: Bytes::new() })
+    }
+}
+
+impl Drop for Keeping {
+    fn drop(&mut self) {
+        self.forget();
     }
 }
 

@@ -3,6 +3,7 @@
 mod kinds;
 mod others;
 mod stale;
+mod strangers;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,7 +13,8 @@ use tokio::sync::watch;
 
 use crate::harness::{Gateway, Response, Upstream, answer, within};
 
-/// Long enough never to pass within a test.
+/// Long enough never to pass within a test. Where it has to pass, it is seconds: what is asserted of the time before has to come
+/// in time on a busy machine, too.
 const LONG: &str = "open_for: 1h";
 
 /// A service that answers each request with the status its path names, `/503/x`; `/held/x` once it is let go, with 200.
@@ -118,7 +120,7 @@ async fn it_opens_on_the_nth_failure_and_not_before() {
     assert_eq!(asked, 7);
     for _ in 0..3 {
         // The connection is kept: being refused costs next to nothing.
-        assert!((3590..=3600).contains(&refused(&client.get("/200/x").await)));
+        assert!((3000..=3600).contains(&refused(&client.get("/200/x").await)));
     }
     refused(&gateway.post("/200/x", b"body").await);
     gateway.h2().await.get("/200/x").await.refused(503, "CIRCUIT_OPEN");
@@ -158,10 +160,10 @@ async fn a_share_of_the_requests_opens_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn exactly_the_probes_reach_the_service_and_their_success_closes_it() {
     let service = Service::start().await;
-    let mut gateway = gateway(&service, "{ failures: 1, window: 1m, open_for: 200ms, half_open_requests: 2 }").await;
+    let mut gateway = gateway(&service, "{ failures: 1, window: 1m, open_for: 5s, half_open_requests: 2 }").await;
     assert_eq!(gateway.get("/500/x").await.status, 500);
     refused(&gateway.get("/200/x").await);
-    open_for(Duration::from_millis(250)).await;
+    open_for(Duration::from_millis(5050)).await;
     let mut clients = Vec::new();
     for _ in 0..6 {
         let mut client = gateway.client().await;
@@ -196,16 +198,16 @@ async fn exactly_the_probes_reach_the_service_and_their_success_closes_it() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_probe_that_fails_opens_it_again() {
     let service = Service::start().await;
-    let gateway = gateway(&service, "{ failures: 2, window: 1m, open_for: 300ms }").await;
+    let gateway = gateway(&service, "{ failures: 2, window: 1m, open_for: 3s }").await;
     gateway.get("/500/x").await;
     gateway.get("/500/x").await;
     for round in 1..=3 {
         refused(&gateway.get("/200/x").await);
-        open_for(Duration::from_millis(350)).await;
+        open_for(Duration::from_millis(3050)).await;
         assert_eq!(gateway.get("/500/x").await.status, 500, "the probe of round {round}");
         assert_eq!(service.asked(), 2 + round);
     }
-    open_for(Duration::from_millis(350)).await;
+    open_for(Duration::from_millis(3050)).await;
     // It is closed before the client has all of the answer: on whatever connection it comes next.
     assert_eq!(gateway.get("/200/x").await.status, 200);
     assert_eq!(gateway.get("/200/x").await.status, 200);

@@ -102,9 +102,15 @@ impl Discovery {
     pub async fn register(&self, instance: &Instance) -> Result<Registration, StoreError> {
         let store = self.store()?;
         let key = key(&instance.service, &instance.id);
-        let known = store.get(SPACE, &key).await?.and_then(|value| read(&value)).is_some_and(|record| !record.gone);
-        if !known && alive(&list(&**store, &instance.service).await?).count() >= TARGETS_MAX {
-            return Ok(Registration::Full);
+        let record = store.get(SPACE, &key).await?.and_then(|value| read(&value));
+        let known = record.as_ref().is_some_and(|record| !record.gone);
+        if !known {
+            let entries = list(&**store, &instance.service).await?;
+            // The mark of one that comes back makes room for it.
+            let is_more = record.is_none() && entries.len() >= INSTANCES_MAX;
+            if is_more || alive(&entries).count() >= TARGETS_MAX {
+                return Ok(Registration::Full);
+            }
         }
         store.put(SPACE, &key, Record::of(instance).into_bytes()?, Some(instance.expires)).await?;
         self.registered.send_modify(|count| *count = count.wrapping_add(1));
@@ -219,7 +225,8 @@ async fn list(store: &dyn Store, service: &str) -> Result<Vec<(String, Record)>,
             }
             after = key;
         }
-        if !full || found.len() >= INSTANCES_MAX {
+        // Some more than there should be: several gateways may have taken the last place.
+        if !full || found.len() >= INSTANCES_MAX + PAGE {
             return Ok(found);
         }
     }

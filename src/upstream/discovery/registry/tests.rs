@@ -66,3 +66,25 @@ async fn there_are_no_more_than_an_upstream_takes() {
     discovery.deregister("tasks", "0000").await.unwrap();
     assert_eq!(discovery.register(&instance("more", 600)).await.unwrap(), Registration::New);
 }
+
+#[tokio::test]
+async fn those_that_left_hide_nobody() {
+    let discovery = discovery();
+    let store = discovery.store().unwrap();
+    for number in 1..INSTANCES_MAX {
+        let left = instance(&format!("{number:04}"), 600);
+        let mark = Record { gone: true, ..Record::of(&left) };
+        store.put(SPACE, &key("tasks", &left.id), mark.into_bytes().unwrap(), Some(left.expires)).await.unwrap();
+    }
+    let there = || async {
+        let found = discovery.instances("tasks").await.unwrap();
+        found.into_iter().map(|instance| instance.id).collect::<Vec<_>>()
+    };
+    assert_eq!(discovery.register(&instance("y", 600)).await.unwrap(), Registration::New);
+    assert_eq!(there().await, ["y"]);
+    assert_eq!(discovery.register(&instance("z", 600)).await.unwrap(), Registration::Full, "it would not be seen");
+    assert_eq!(discovery.register(&instance("0001", 600)).await.unwrap(), Registration::New, "it comes back");
+    discovery.deregister("tasks", "y").await.unwrap();
+    assert_eq!(discovery.register(&instance("y", 600)).await.unwrap(), Registration::New);
+    assert_eq!(there().await, ["0001", "y"]);
+}

@@ -3,7 +3,7 @@
 //! Where the configuration has no `registry`, none of this is there. Everything asks for a token of the configuration; a name
 //! that no upstream asks for, and an address outside of the networks that are allowed, are refused.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -178,6 +178,9 @@ fn checked(asked: Asked, registry: &Registry) -> Result<Instance, Box<Rejection>
     if !registry.allows(address.ip()) {
         return Err(Box::new(Rejection::new(Code::FORBIDDEN, "this address is in no network of `allow`")));
     }
+    if is_nobodys(address.ip()) || registry.is_own(address) {
+        return Err(Box::new(Rejection::new(Code::FORBIDDEN, "no service can be at this address")));
+    }
     let id = id.unwrap_or_else(|| address.to_string());
     let sound = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:[]".contains(&byte);
     if id.is_empty() || id.len() > ID_CHARS_MAX || !id.bytes().all(sound) {
@@ -198,6 +201,12 @@ fn checked(asked: Asked, registry: &Registry) -> Result<Instance, Box<Rejection>
     };
     let now = clock::wall();
     Ok(Instance { service, id, address, weight, ttl, expires: now.checked_add(ttl).unwrap_or(now) })
+}
+
+/// Whether no service can be there: connections to `0.0.0.0` lead to the gateway's own machine.
+fn is_nobodys(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    address.is_unspecified() || address.is_multicast() || address == Ipv4Addr::BROADCAST
 }
 
 impl Shown {

@@ -1,6 +1,6 @@
 //! Who may register which services, and where these may be.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -27,6 +27,8 @@ const TOKEN_CHARS_MIN: usize = 16;
 pub struct Registry {
     tokens: Vec<Token>,
     allow: Vec<IpNet>,
+    /// Where this gateway listens.
+    own: Vec<SocketAddr>,
     pub ttl_max: Duration,
 }
 
@@ -63,6 +65,17 @@ impl Registry {
         let address = address.to_canonical();
         self.allow.iter().any(|network| network.contains(&address))
     }
+
+    /// Whether connections to this address would come back to the gateway, perhaps to its admin address, which asks nobody who
+    /// he is. Of the addresses of this machine only loopback is known.
+    pub fn is_own(&self, address: SocketAddr) -> bool {
+        let ip = address.ip().to_canonical();
+        let leads_to = |own: &SocketAddr| {
+            let bound = own.ip().to_canonical();
+            bound == ip || (bound.is_unspecified() && ip.is_loopback())
+        };
+        self.own.iter().any(|own| own.port() == address.port() && leads_to(own))
+    }
 }
 
 /// Compiles `registry`, and says where services are asked for that nobody could register.
@@ -87,9 +100,12 @@ pub fn registry(config: &Config, problems: &mut Vec<Problem>) -> Option<Registry
         problems.push(problem.with_hint("add `admin: { bind: … }`"));
     }
     let ttl_max = written.ttl_max.map_or(TTL_MAX, |ttl| ttl.within("ttl_max", TTL_LEAST..=TTL_MOST, problems).0);
+    let admin = config.root.admin.iter().map(|admin| admin.bind.value.0);
+    let listeners = config.root.listeners.iter().map(|listener| listener.bind.value.0);
     Some(Registry {
         tokens: tokens.iter().map(|token| compile(token, problems)).collect(),
         allow: allow.iter().map(|network| network.0).collect(),
+        own: admin.chain(listeners).collect(),
         ttl_max,
     })
 }
@@ -120,5 +136,23 @@ fn check_unregistered(config: &Config, problems: &mut Vec<Problem>) {
         let message = format!("nobody can register a service for upstream `{}`", name.value);
         let hint = "add `registry: { tokens: […], allow: […] }` to gateway.yaml";
         problems.push(Problem::new(source.place, message).with_hint(hint));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_the_gateway_listens_on_all_addresses_loopback_is_its_own() {
+        let own = ["0.0.0.0:8000", "[::]:9000", "10.0.0.1:9900"].map(|own| own.parse().unwrap()).to_vec();
+        let registry = Registry { tokens: Vec::new(), allow: Vec::new(), own, ttl_max: TTL_MAX };
+        let is_own = |address: &str| registry.is_own(address.parse().unwrap());
+        for own in ["127.0.0.1:8000", "127.9.9.9:9000", "[::1]:8000", "[::ffff:127.0.0.1]:9000", "10.0.0.1:9900"] {
+            assert!(is_own(own), "{own}");
+        }
+        for other in ["127.0.0.1:9900", "10.0.0.2:8000", "10.0.0.2:9900", "10.0.0.1:9901", "[fd00::1]:9000"] {
+            assert!(!is_own(other), "{other}");
+        }
     }
 }

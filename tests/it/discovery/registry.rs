@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use super::{Fleet, has, is_up, routed, served, targets};
-use crate::harness::{Client, Gateway, RedisServer, Response};
+use crate::harness::{Client, Folder, Gateway, RedisServer, Response, Upstream};
 
 const TOKEN: &str = "a-token-of-a-service";
 const REGISTRY: &str = "registry:\n  tokens:\n    - { token: a-token-of-a-service, services: [main, other] }\n    \
@@ -156,5 +156,35 @@ async fn only_who_may_registers_and_only_what_is_asked_for() {
     let closed = Gateway::start(&routed("targets: [{ address: \"127.0.0.1:9101\" }]")).await;
     for line in ["GET /registry/services", "POST /registry/services", "DELETE /registry/services/main/a"] {
         refused(&ask(&closed, line, TOKEN, good).await, 404);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_service_leads_to_the_gateway_itself() {
+    let (admin, own) = (Upstream::dead_address().await, Upstream::dead_address().await);
+    let registry = REGISTRY.replace("127.0.0.0/8", "0.0.0.0/0, \"::/0\"");
+    let routes = routed("discovery: registry").replace("admin: { bind: 127.0.0.1:0 }\n", "");
+    let yaml = format!(
+        "version: 1\nthreads: 1\nlisteners: [{{ bind: \"{own}\" }}]\nadmin: {{ bind: \"{admin}\" }}\n\
+         access_log: {{ to: none }}\n{registry}{routes}"
+    );
+    let gateway = Gateway::start_in(Folder::with(&[("gateway.yaml", &yaml)])).await;
+    let port = admin.port();
+    for (address, status) in [
+        (admin.to_string(), 403),
+        (format!("[::ffff:{}]:{port}", admin.ip()), 403),
+        (own.to_string(), 403),
+        (format!("0.0.0.0:{port}"), 403),
+        (format!("[::]:{port}"), 403),
+        (format!("[::ffff:0.0.0.0]:{port}"), 403),
+        ("224.0.0.1:80".to_owned(), 403),
+        ("255.255.255.255:80".to_owned(), 403),
+        ("[ff02::1]:80".to_owned(), 403),
+        // Another machine, and another port.
+        (format!("192.0.2.1:{port}"), 201),
+        (format!("{}:1", admin.ip()), 201),
+    ] {
+        let response = post(&gateway, &format!(r#"{{"name": "main", "address": "{address}"}}"#)).await;
+        assert_eq!(response.status, status, "{address}: {}", response.text());
     }
 }

@@ -98,3 +98,44 @@ async fn deliveries_go_over_tls_as_requests_do() {
         assert_eq!(service.handshakes().last().unwrap().client.as_ref(), Some(me.certificate.der()));
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_connected_under_looser_settings_is_not_used_under_stricter_ones() {
+    let upstream = Upstream::answering(answer(200, b"hello")).await;
+    let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+    let me = ours.issue(&[], "me");
+    for protocol in ["http1", "auto", "h2"] {
+        // What a service may resume a session with is given out, too.
+        let shows = Shows::pair(&theirs.issue(&["b.test"], "b"));
+        let service = TlsService::start(shows, &upstream).await;
+        let main = |tls: &str| to(&service, &format!("{tls}, protocol: {protocol}"));
+        let files = [
+            ("ours.pem", ours.certificate.pem()),
+            ("theirs.pem", theirs.certificate.pem()),
+            ("me.pem", me.certificate.pem()),
+            ("me.key", me.key.serialize_pem()),
+        ];
+        let loose = main("{ verify: off, server_name: a.test }");
+        let gateway = start(&[("main", loose.clone())], &files).await;
+        let text = gateway.folder.read("gateway.yaml");
+        for (tls, expected) in [
+            ("{ verify: off, server_name: a.test }", 200),
+            ("{ server_name: a.test }", 502),
+            ("{ verify: off, server_name: a.test }", 200),
+            ("{ ca: theirs.pem, server_name: a.test }", 502),
+            ("{ ca: theirs.pem, verify: ca, server_name: a.test }", 200),
+            ("{ ca: theirs.pem, server_name: a.test }", 502),
+            ("{ ca: theirs.pem, server_name: b.test }", 200),
+            ("{ ca: ours.pem, server_name: b.test }", 502),
+            ("{ server_name: b.test }", 502),
+            ("{ ca: ours.pem, verify: ca, server_name: b.test }", 502),
+            ("{ ca: theirs.pem, server_name: b.test, client_cert: { cert: me.pem, key: me.key } }", 200),
+        ] {
+            gateway.folder.write("gateway.yaml", &text.replace(&loose, &main(tls)));
+            gateway.reload_well().await;
+            for _ in 0..2 {
+                assert_eq!(status(&gateway, "main").await, expected, "{protocol} {tls}");
+            }
+        }
+    }
+}

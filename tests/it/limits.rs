@@ -71,7 +71,8 @@ async fn an_idle_connection_is_closed() {
     }
     let start = Instant::now();
     client.closed().await;
-    assert!(start.elapsed() >= Duration::from_millis(250) && start.elapsed() < Duration::from_secs(5));
+    // Without the setting it is 75 seconds.
+    assert!(start.elapsed() >= Duration::from_millis(250) && start.elapsed() < Duration::from_secs(45));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -79,7 +80,8 @@ async fn a_connection_that_says_nothing_is_closed() {
     let (gateway, _upstream) = limited("header_timeout: 300ms").await;
     let start = Instant::now();
     gateway.client().await.closed().await;
-    assert!(start.elapsed() >= Duration::from_millis(250) && start.elapsed() < Duration::from_secs(5));
+    // Without the setting it is 10 seconds.
+    assert!(start.elapsed() >= Duration::from_millis(250) && start.elapsed() < Duration::from_secs(9));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -100,7 +102,7 @@ async fn a_head_has_to_come_in_time_however_busy_the_client() {
         assert_eq!(good.get("/good").await.status, 200);
         match tokio::time::timeout(Duration::from_millis(50), slow.try_response(false)).await {
             Ok(answer) => break answer.expect("a refusal"),
-            Err(_) => assert!(start.elapsed() < Duration::from_secs(10), "nobody stops it"),
+            Err(_) => assert!(start.elapsed() < Duration::from_secs(60), "nobody stops it"),
         }
     };
     answer.refused(408, "REQUEST_TIMEOUT");
@@ -119,7 +121,7 @@ async fn a_body_that_stops_is_408() {
         let start = Instant::now();
         client.response().await.refused(408, "REQUEST_TIMEOUT");
         client.closed().await;
-        assert!(start.elapsed() >= Duration::from_millis(250) && start.elapsed() < Duration::from_secs(10));
+        assert!(start.elapsed() >= Duration::from_millis(250) && start.elapsed() < Duration::from_secs(25));
     }
     assert_eq!(upstream.requests().len(), 0, "no whole request arrived");
 }
@@ -134,5 +136,5 @@ async fn a_refused_body_that_never_comes_holds_nobody_for_long() {
     let start = Instant::now();
     client.response().await.refused(404, "NOT_FOUND");
     client.closed().await;
-    assert!(start.elapsed() < Duration::from_secs(8), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(25), "{:?}", start.elapsed());
 }

@@ -10,7 +10,7 @@ use tokio::sync::Notify;
 use crate::harness::{Client, Gateway, Upstream, all_to, answer, within};
 
 /// At once, on a machine that is busy with other tests.
-const PROMPT: Duration = Duration::from_secs(3);
+const PROMPT: Duration = Duration::from_secs(20);
 
 /// Answers `/slow` when told to.
 async fn on_demand() -> (Upstream, Arc<Notify>) {
@@ -150,7 +150,7 @@ async fn what_hangs_is_cut_at_drain_timeout() {
     let start = Instant::now();
     gateway.signal("TERM");
     assert!(gateway.ended().await.success());
-    assert!(start.elapsed() >= Duration::from_millis(450) && start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() >= Duration::from_millis(450) && start.elapsed() < PROMPT);
     client.closed().await;
 }
 

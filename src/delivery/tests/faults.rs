@@ -34,7 +34,7 @@ async fn five_failures_in_a_row_pause_and_one_answer_ends_it() {
     let requests = service.received(8).await;
     let pauses: Vec<Duration> = requests.windows(2).map(|two| two[1].at - two[0].at).collect();
     assert!(pauses[4] >= Duration::from_millis(950), "{pauses:?}");
-    assert!(pauses[..4].iter().chain(&pauses[5..]).all(|pause| *pause < Duration::from_millis(500)), "{pauses:?}");
+    assert!(pauses[..4].iter().chain(&pauses[5..]).all(|pause| *pause < Duration::from_millis(900)), "{pauses:?}");
     site.until_empty().await;
 }
 
@@ -47,7 +47,8 @@ async fn a_refusal_of_the_message_pauses_nothing() {
     let start = clock::now();
     site.until("a dead message", |counts| counts.dead == 1 && counts.ready + counts.delayed + counts.claimed == 0)
         .await;
-    assert!(clock::now() - start < Duration::from_millis(900));
+    // With the pauses of a service that fails it would be minutes.
+    assert!(clock::now() - start < Duration::from_secs(20));
     assert_eq!(service.requests().len(), 21);
 }
 

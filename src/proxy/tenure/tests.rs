@@ -212,7 +212,7 @@ async fn a_credential_that_expires_closes_its_socket_and_no_other() {
         still_works(&mut short).await;
         closed_with(&mut short, "the credential has expired").await;
         let late = clock::wall().duration_since(ends).expect("not before the end");
-        assert!(late < Duration::from_secs(1), "{late:?}");
+        assert!(late < Duration::from_secs(20), "{late:?}");
         upstream_ended.notified().await;
         still_works(&mut long).await;
         assert!(site.counts("tollgate_websockets_closed_total{reason=\"expired\"} 1"), "{}", site.metrics.render());
@@ -303,7 +303,7 @@ async fn a_frame_that_does_not_end_is_cut() {
         let begun = clock::now();
         let end = socket.next().await;
         assert!(!matches!(end, Some(Ok(_))), "no close frame inside of another: {end:?}");
-        assert!(begun.elapsed() < CLOSE_WAIT + Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < CLOSE_WAIT + Duration::from_secs(20), "{:?}", begun.elapsed());
     })
     .await;
 }
@@ -329,7 +329,7 @@ async fn a_client_that_neither_reads_nor_answers_is_cut() {
         site.remove("svc-a").await;
         let begun = clock::now();
         upstream_ended.notified().await;
-        assert!(begun.elapsed() < CLOSE_WAIT + Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < CLOSE_WAIT + Duration::from_secs(20), "{:?}", begun.elapsed());
     })
     .await;
 }
@@ -351,7 +351,7 @@ async fn a_service_that_takes_nothing_does_not_keep_it_open() {
         let begun = clock::now();
         let end = socket.next().await;
         assert!(!matches!(end, Some(Ok(Message::Binary(_)))), "{end:?}");
-        assert!(begun.elapsed() < CLOSE_WAIT + Duration::from_secs(2), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < CLOSE_WAIT + Duration::from_secs(20), "{:?}", begun.elapsed());
     })
     .await;
 }

@@ -24,7 +24,7 @@ async fn an_open_target_is_left_out_while_others_are_usable() {
     let (status, faulty) = faulty().await;
     let fine = Upstream::answering(answer(200, b"")).await;
     let targets = [faulty.address, fine.address];
-    let gateway = Gateway::start(&config(&targets, "{ per: target, failures: 2, window: 1m, open_for: 500ms }")).await;
+    let gateway = Gateway::start(&config(&targets, "{ per: target, failures: 2, window: 1m, open_for: 8s }")).await;
     let mut client = gateway.client().await;
     let mut failed = 0;
     for _ in 0..20 {
@@ -37,7 +37,7 @@ async fn an_open_target_is_left_out_while_others_are_usable() {
     let series = format!("tollgate_circuit_breaker_state{{target=\"{}\",upstream=\"main\"}}", faulty.address);
     gateway.counts(&[(&series, 2.0), ("tollgate_circuit_breaker_rejected_total{upstream=\"main\"}", 0.0)]).await;
     status.send_replace(200);
-    open_for(Duration::from_millis(550)).await;
+    open_for(Duration::from_millis(8050)).await;
     for _ in 0..20 {
         assert_eq!(client.get("/x").await.status, 200);
     }
@@ -50,7 +50,7 @@ async fn when_all_targets_are_open_nobody_is_asked() {
     let gateway = Gateway::start(&config(&dead, &format!("{{ per: target, failures: 1, {LONG} }}"))).await;
     // Both attempts of the first request open a breaker each.
     gateway.get("/x").await.refused(502, "BAD_GATEWAY");
-    assert!((3590..=3600).contains(&refused(&gateway.get("/x").await)));
+    assert!((3000..=3600).contains(&refused(&gateway.get("/x").await)));
     gateway.counts(&[("tollgate_circuit_breaker_rejected_total{upstream=\"main\"}", 1.0)]).await;
 }
 
@@ -116,7 +116,7 @@ async fn gateways_that_share_nothing_decide_alike() {
     let service = Service::start().await;
     let mut gateways = Vec::new();
     for _ in 0..3 {
-        gateways.push(gateway(&service, "{ failures: 3, window: 1m, open_for: 300ms }").await);
+        gateways.push(gateway(&service, "{ failures: 3, window: 1m, open_for: 5s }").await);
     }
     for gateway in &gateways {
         for _ in 0..3 {
@@ -125,7 +125,7 @@ async fn gateways_that_share_nothing_decide_alike() {
         refused(&gateway.get("/200/x").await);
     }
     assert_eq!(service.asked(), 9);
-    open_for(Duration::from_millis(350)).await;
+    open_for(Duration::from_millis(5050)).await;
     for gateway in &gateways {
         for _ in 0..2 {
             assert_eq!(gateway.get("/200/x").await.status, 200);
@@ -173,7 +173,7 @@ async fn an_inbox_waits_while_it_is_open_and_goes_on() {
     let (status, upstream) = faulty().await;
     let state_file = Folder::with(&[]);
     let file = state_file.path("tollgate.db");
-    let yaml = config(&[upstream.address], "{ failures: 2, window: 1m, open_for: 700ms }").replace(
+    let yaml = config(&[upstream.address], "{ failures: 2, window: 1m, open_for: 8s }").replace(
         "routes:\n",
         "routes:\n  - { name: hooks, match: POST /hooks, inbox: { upstream: main, attempts: 9, schedule: [1ms] } }\n",
     );

@@ -27,6 +27,7 @@ mod redirected;
 mod replayed;
 mod report;
 mod retry;
+mod roots;
 mod secured;
 mod shed;
 mod socket;

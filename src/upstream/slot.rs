@@ -13,7 +13,7 @@ use tokio::sync::Mutex;
 use tracing::{info, warn};
 
 use super::discovery::{Discovery, Endpoint, Settings, Source};
-use super::{Upstream, resolve_new};
+use super::{Tls, Upstream, resolve_new};
 use crate::config;
 use crate::config::load::Attached;
 use crate::observe::metrics::Metrics;
@@ -77,7 +77,7 @@ impl Slot {
         let passed_on = |source: &Arc<Source>| previous?.source()?.passed_on_to(source);
         let full = source.as_ref().map(|source| {
             let known = taken.clone().or_else(|| passed_on(source));
-            with(written, &known.unwrap_or_default())
+            with(name, written, &known.unwrap_or_default())
         });
         let compiled =
             Upstream::compile(name, full.as_ref().unwrap_or(written), before.as_ref(), around.metrics, around.files);
@@ -184,7 +184,8 @@ pub async fn catch_up(slots: &[Arc<Slot>]) {
 
 impl Found {
     fn compile(&self, endpoints: &[Endpoint], previous: &Arc<Upstream>) -> Result<Arc<Upstream>, Vec<Problem>> {
-        Upstream::compile(&self.name, &with(&self.written, endpoints), Some(previous), &self.metrics, &self.files)
+        let full = with(&self.name, &self.written, endpoints);
+        Upstream::compile(&self.name, &full, Some(previous), &self.metrics, &self.files)
     }
 }
 
@@ -200,12 +201,22 @@ fn new_in(one: &Upstream, other: &Upstream) -> usize {
     one.targets().iter().filter(|target| !known.contains(&*target.label)).count()
 }
 
-/// What is written, with the targets that were found besides. One that is written out is as it is written.
-fn with(written: &config::Upstream, endpoints: &[Endpoint]) -> config::Upstream {
+/// What is written, with the targets that were found besides. One that is written out is as it is written. One that no
+/// certificate can be for is left out: it must not take the others with it.
+fn with(name: &Located<String>, written: &config::Upstream, endpoints: &[Endpoint]) -> config::Upstream {
     let mut full = written.clone();
     let place = full.targets.place;
     let fixed: Vec<&str> = written.targets.iter().map(|target| target.address.value.as_str()).collect();
-    let found = endpoints.iter().filter(|endpoint| !fixed.contains(&&*endpoint.address));
+    let by_address = Tls::goes_by_address(written);
+    let usable = |endpoint: &&Endpoint| {
+        let usable = !by_address || Tls::can_be_at(&endpoint.address);
+        if !usable {
+            let (upstream, address) = (&name.value, &endpoint.address);
+            warn!(upstream, %address, "no certificate can be for a target that was found: it is left out; write `server_name`");
+        }
+        usable
+    };
+    let found = endpoints.iter().filter(|endpoint| !fixed.contains(&&*endpoint.address)).filter(usable);
     full.targets.value.extend(found.map(|endpoint| config::Target {
         address: Located::new(endpoint.address.to_string(), place),
         weight: Some(Located::new(endpoint.weight, place)),
@@ -214,4 +225,25 @@ fn with(written: &config::Upstream, endpoints: &[Endpoint]) -> config::Upstream 
     }));
     full.targets.value.truncate(super::spec::TARGETS_MAX);
     full
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::yaml::{Sources, decode, parse};
+
+    #[test]
+    fn a_target_that_no_certificate_can_be_for_takes_no_other_with_it() {
+        let found = ["a.test:443", "a_b.test:443", "10.0.0.1:443"].map(Endpoint::new);
+        for (tls, expected) in [("true", 2), ("false", 3), ("{ server_name: a.test }", 3), ("{ verify: off }", 2)] {
+            let mut sources = Sources::new();
+            let file = sources.add("gateway.yaml", &format!("discovery: {{ file: a.yaml }}\ntls: {tls}\n"));
+            let written: config::Upstream = decode(&parse(&sources, file).unwrap()).unwrap();
+            let name = Located::new("main".to_owned(), written.targets.place);
+            let full = with(&name, &written, &found);
+            assert_eq!(full.targets.len(), expected, "{tls}");
+            let metrics = Metrics::new(1000);
+            assert!(Upstream::compile(&name, &full, None, &metrics, &Attached::new()).is_ok(), "{tls}");
+        }
+    }
 }

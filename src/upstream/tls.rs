@@ -170,6 +170,17 @@ impl Tls {
         })
     }
 
+    /// Whether each target is verified by the host of its own address.
+    pub fn goes_by_address(written: &config::Upstream) -> bool {
+        let settings = written.tls.as_ref().and_then(|tls| tls.settings().ok().flatten());
+        settings.is_some_and(|settings| settings.server_name.is_none())
+    }
+
+    /// Whether a certificate can be for the host of this address.
+    pub fn can_be_at(address: &str) -> bool {
+        is_server_name(&split(address).0)
+    }
+
     /// Who the target at `address`, as it is written, has to be.
     pub fn name_of(&self, address: &str) -> TargetName {
         let (own, port) = split(address);

@@ -130,6 +130,29 @@ async fn whoever_may_not_say_so_or_says_it_wrong_is_closed_and_told_of_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_second_header_makes_nobody_of_somebody_else() {
+    let upstream = Upstream::answering(answer(200, b"hello")).await;
+    let gateway = start(&upstream, "proxy_protocol: { from: [127.0.0.0/8] }", "").await;
+    for first in [line("192.0.2.7").into_bytes(), binary([192, 0, 2, 7])] {
+        for second in [line("10.0.0.1").into_bytes(), binary([10, 0, 0, 1])] {
+            let request = b"GET /x HTTP/1.1\r\nHost: a.test\r\n\r\n";
+            let mut client = begun(&gateway, [&first[..], &second, request].concat()).await;
+            let answer = String::from_utf8_lossy(&client.rest().await).into_owned();
+            assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{answer}");
+            // Not between two requests either.
+            let before = upstream.requests().len();
+            let mut client = begun(&gateway, &first).await;
+            assert_eq!(client.get("/x").await.status, 200);
+            client.send([&second[..], request].concat()).await;
+            let answer = String::from_utf8_lossy(&client.rest().await).into_owned();
+            assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 400 "), "{answer}");
+            assert_eq!(upstream.requests().len(), before + 1);
+        }
+    }
+    assert!(upstream.requests().iter().all(|asked| asked.head.get("x-forwarded-for") == Some("192.0.2.7")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn limits_on_connections_are_those_of_the_client() {
     let upstream = Upstream::answering(answer(200, b"hello")).await;
     let limits = "limits: { connections_per_address_max: 2, header_timeout: 2s }\n";

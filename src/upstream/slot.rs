@@ -237,7 +237,7 @@ mod tests {
         let found = ["a.test:443", "a_b.test:443", "10.0.0.1:443"].map(Endpoint::new);
         for (tls, expected) in [("true", 2), ("false", 3), ("{ server_name: a.test }", 3), ("{ verify: off }", 2)] {
             let mut sources = Sources::new();
-            let file = sources.add("gateway.yaml", &format!("discovery: {{ file: a.yaml }}\ntls: {tls}\n"));
+            let file = sources.add("gateway.yaml", format!("discovery: {{ file: a.yaml }}\ntls: {tls}\n"));
             let written: config::Upstream = decode(&parse(&sources, file).unwrap()).unwrap();
             let name = Located::new("main".to_owned(), written.targets.place);
             let full = with(&name, &written, &found);

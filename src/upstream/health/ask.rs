@@ -19,6 +19,7 @@ use tokio::time::timeout;
 
 use super::compile::{Ask, Check, HttpAsk};
 use super::grpc;
+use crate::config::Protocol;
 use crate::proxy_protocol::{self, Ends, Version};
 use crate::upstream::{Line, Target, Upstream};
 
@@ -59,6 +60,10 @@ async fn exchange(check: &Check, upstream: &Upstream, target: &Target, address: 
         }
         Ask::Grpc { service, host } => {
             let line = secure(stream, upstream, target, true).await?;
+            // A target that requests are not sent to is not well, however it answers checks.
+            if upstream.tls.is_some() {
+                line.speaks_h2(Protocol::H2)?;
+            }
             grpc::check(service, host.as_ref(), line, own, upstream.tls.is_some()).await
         }
     }

@@ -29,3 +29,18 @@ async fn a_check_speaks_tls_as_requests_do() {
         assert!(shown["targets"][0]["health"]["check"]["error"].is_null(), "{protocol}: {shown:#}");
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grpc_service_that_does_not_agree_on_http_2_is_not_well() {
+    let service = Upstream::answering(answer(200, b"h1")).await;
+    let ours = Authority::new("ours");
+    let silent = TlsService::start(Shows::pair(&ours.issue(&["a.test"], "a")).alpn(&[]), &service).await;
+    let tls = "    protocol: h2\n    tls: { ca: ca.pem, server_name: a.test }\n    health:";
+    let yaml = config(&[silent.address], "{ grpc: {} }").replace("    health:", tls);
+    let head = "version: 1\nlisteners: [{ bind: 127.0.0.1:0 }]\naccess_log: { to: none }\n";
+    let files = [("gateway.yaml", [head, &yaml].concat()), ("ca.pem", ours.certificate.pem())];
+    let gateway = Gateway::start_in(Folder::with(&files.each_ref().map(|(name, text)| (*name, text.as_str())))).await;
+    let shown = healthy(&gateway, &[false]).await;
+    let error = shown["targets"][0]["health"]["check"]["error"].as_str().unwrap_or_default().to_owned();
+    assert!(error.contains("did not agree on HTTP/2"), "{error}");
+}

@@ -6,10 +6,11 @@ mod webhook;
 
 use std::any::Any;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
+use http::Version;
 use smallvec::SmallVec;
 
 use crate::caller::{Caller, ClientCertificate};
@@ -28,6 +29,7 @@ pub struct Context {
     pub peer: IpAddr,
     /// Whether `peer` is one of `trusted_proxies`.
     pub peer_is_trusted: bool,
+    pub wire: Wire,
     pub scheme: Scheme,
     /// Unique per request; 32 hexadecimal digits unless a trusted proxy chose it.
     pub request_id: RequestId,
@@ -58,6 +60,8 @@ pub struct Context {
     pub webhook: Option<Box<Webhook>>,
     /// What is given back when the exchange ends, however it ends.
     pub held: SmallVec<[Held; 1]>,
+    /// What filters remember of the exchange, by their numbers.
+    pub kept: Kept,
     /// When the head was complete.
     pub started: Instant,
     /// When the filter that runs got the request: `started`, or when the last one that waited for something was done.
@@ -71,6 +75,7 @@ impl Context {
             client: peer,
             peer,
             peer_is_trusted: false,
+            wire: Wire::default(),
             scheme: Scheme::Http,
             request_id,
             route: Arc::from(""),
@@ -86,9 +91,27 @@ impl Context {
             grpc_web: None,
             webhook: None,
             held: SmallVec::new(),
+            kept: Kept::default(),
             started,
             now: started,
         }
+    }
+}
+
+/// What filters remember of an exchange, by their numbers.
+#[derive(Clone, Debug, Default)]
+pub struct Kept(Vec<(u64, Held)>);
+
+impl Kept {
+    /// Remembers something for the filter of this number.
+    pub fn keep(&mut self, filter: u64, what: Held) {
+        self.0.retain(|(number, _)| *number != filter);
+        self.0.push((filter, what));
+    }
+
+    /// What the filter of this number remembers.
+    pub fn of<T: Any + Send + Sync>(&self, filter: u64) -> Option<&T> {
+        self.0.iter().find(|(number, _)| *number == filter)?.1.get()
     }
 }
 
@@ -106,11 +129,15 @@ pub struct Decision {
 
 /// Something that is given back when the last clone of it is dropped.
 #[derive(Clone)]
-pub struct Held(#[allow(dead_code, reason = "it is held for what its end does")] Arc<dyn Any + Send + Sync>);
+pub struct Held(Arc<dyn Any + Send + Sync>);
 
 impl Held {
     pub fn new(what: impl Any + Send + Sync) -> Self {
         Self(Arc::new(what))
+    }
+
+    pub fn get<T: Any + Send + Sync>(&self) -> Option<&T> {
+        self.0.downcast_ref()
     }
 }
 
@@ -133,6 +160,16 @@ impl CloseOn {
     pub fn any(self) -> bool {
         self.token_expiry || self.key_revoked
     }
+}
+
+/// The connection that the request came over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wire {
+    /// The port of the peer; 0 where there is none.
+    pub peer_port: u16,
+    /// The address that the client connected to.
+    pub reached: Option<SocketAddr>,
+    pub version: Version,
 }
 
 /// How the client reached the gateway.

@@ -46,6 +46,9 @@ pub mod state;
 
 pub mod buckets;
 
+#[cfg(feature = "plugins")]
+pub mod wasm;
+
 pub mod client;
 
 pub mod sources;

@@ -284,6 +284,8 @@ fn show_figures(metrics: &Arc<Metrics>, live: &Arc<Live>, limits: &Arc<Limits>, 
     let messages = Arc::clone(replay);
     metrics.show_replay(move || messages.sample());
     metrics.show_body_memory(body_memory);
+    #[cfg(feature = "plugins")]
+    metrics.show_plugins(crate::wasm::record::samples);
 }
 
 /// Gets and renews the certificates of the snapshot in use that come by ACME.

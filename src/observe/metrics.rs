@@ -14,6 +14,7 @@ mod keysets;
 mod limits;
 mod listener;
 mod named;
+mod plugins;
 mod process;
 mod replay;
 mod route;
@@ -41,6 +42,7 @@ pub use self::inbox::{InboxMetrics, InboxSample};
 pub use self::keysets::KeySetSample;
 pub use self::limits::LimitMetrics;
 pub use self::listener::{ListenerMetrics, OpenConnection};
+pub use self::plugins::{PluginMetric, PluginSample, PluginValue};
 pub use self::replay::ReplaySample;
 pub use self::route::{InFlight, Mirrored, RouteMetrics};
 pub use self::shedding::SheddingSample;
@@ -89,6 +91,7 @@ pub struct Metrics {
     inbox_samples: OnceLock<Box<dyn Fn() -> Vec<InboxSample> + Send + Sync>>,
     shedding: OnceLock<Box<dyn Fn() -> Vec<SheddingSample> + Send + Sync>>,
     store: OnceLock<Box<dyn Fn() -> StoreSample + Send + Sync>>,
+    plugins: OnceLock<Box<dyn Fn() -> Vec<PluginSample> + Send + Sync>>,
     replay: OnceLock<Box<dyn Fn() -> ReplaySample + Send + Sync>>,
     buckets: OnceLock<Box<dyn Fn() -> usize + Send + Sync>>,
     body_memory: OnceLock<Box<dyn Fn() -> u64 + Send + Sync>>,
@@ -143,6 +146,7 @@ impl Metrics {
             inbox_samples: OnceLock::new(),
             shedding: OnceLock::new(),
             store: OnceLock::new(),
+            plugins: OnceLock::new(),
             replay: OnceLock::new(),
             buckets: OnceLock::new(),
             body_memory: OnceLock::new(),
@@ -274,6 +278,11 @@ impl Metrics {
         let _ = self.store.set(Box::new(sample));
     }
 
+    /// Where to ask how it stands with plugins. The first one given stays.
+    pub fn show_plugins(&self, samples: impl Fn() -> Vec<PluginSample> + Send + Sync + 'static) {
+        let _ = self.plugins.set(Box::new(samples));
+    }
+
     /// Where to ask how it goes with messages that must not pass twice. The first one given stays.
     pub fn show_replay(&self, sample: impl Fn() -> ReplaySample + Send + Sync + 'static) {
         let _ = self.replay.set(Box::new(sample));
@@ -323,6 +332,7 @@ impl Metrics {
         families.extend(breakers::families(&self.breakers.get().map(|samples| samples()).unwrap_or_default()));
         families.extend(discovery::families(&self.discovery.get().map(|samples| samples()).unwrap_or_default()));
         families.extend(health::families(&self.health.get().map(|samples| samples()).unwrap_or_default()));
+        families.extend(plugins::families(&self.plugins.get().map(|samples| samples()).unwrap_or_default()));
         families.extend(store::families(self.store.get().map(|sample| sample())));
         families.extend(replay::families(self.replay.get().map(|sample| sample())));
         families.extend(inbox::families(&self.inboxes.all(), &self.inbox_samples()));

@@ -17,7 +17,7 @@ use super::heads::{Request, Seen, end_nominated, set_target};
 use super::phases::NOWHERE;
 use super::redirected::redirect;
 use crate::client::{self, Guarded};
-use crate::context::{Captures, CloseOn, Context, Scheme};
+use crate::context::{Captures, CloseOn, Context, Kept, Scheme, Wire};
 use crate::gateway::{Gateway, Limits, Matched};
 use crate::reply::{Code, Rejection, Reply};
 use crate::route::normalise;
@@ -166,6 +166,11 @@ fn context(
         client: peer,
         peer,
         peer_is_trusted: trusted,
+        wire: Wire {
+            peer_port: connection.map_or(0, |connection| connection.peer.port()),
+            reached: connection.and_then(|connection| connection.reached),
+            version: head.version,
+        },
         scheme: if trusted { client::scheme(&Seen(head), own) } else { own },
         request_id: client::request_id(&Seen(head), trusted),
         route: Arc::clone(&gateway.fallback().name),
@@ -179,6 +184,7 @@ fn context(
         grpc_web: None,
         webhook: None,
         held: SmallVec::new(),
+        kept: Kept::default(),
         close_on: CloseOn::default(),
         closes_refused_sockets: false,
         started,

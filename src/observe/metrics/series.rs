@@ -178,6 +178,23 @@ pub(super) fn gauge(labels: &[(&str, &str)], value: f64) -> Metric {
     metric
 }
 
+/// `buckets`: upper bound, and how many values were no larger.
+pub(super) fn histogram(labels: &[(&str, &str)], buckets: &[(u64, u64)], count: u64, sum: u64) -> Metric {
+    let shown = buckets.iter().map(|(bound, count)| {
+        let mut bucket = Bucket::default();
+        bucket.set_upper_bound(*bound as f64);
+        bucket.set_cumulative_count(*count);
+        bucket
+    });
+    let mut histogram = Histogram::default();
+    histogram.set_bucket(shown.collect());
+    histogram.set_sample_count(count);
+    histogram.set_sample_sum(sum as f64);
+    let mut metric = labelled(labels);
+    metric.set_histogram(histogram);
+    metric
+}
+
 pub(super) fn counters(name: &str, help: &str, metrics: impl IntoIterator<Item = Metric>) -> MetricFamily {
     family(name, help, MetricType::COUNTER, metrics)
 }

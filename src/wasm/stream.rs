@@ -1,0 +1,311 @@
+//! One exchange with one plugin: an instance of its own, from the head of the request to the end of the answer.
+
+use std::sync::{Arc, MutexGuard, PoisonError};
+
+use bytes::{Bytes, BytesMut};
+
+use super::call::Answered;
+use super::exchange::Exchange;
+use super::host::{Body, Ways, Wish};
+use super::instance::{Failure, Head, Outcome, Vm};
+use super::mailbox::{self, Mail, Mailbox, Wait};
+use super::plugin::{Instance, Plugin};
+use super::status::{Action, Buffer};
+
+/// An exchange that a plugin accompanies.
+pub struct Stream {
+    plugin: Arc<Plugin>,
+    /// `None` once it was given back.
+    instance: Option<Instance>,
+    context: u32,
+    request: Held,
+    response: Held,
+    unmeasured: Ways,
+    mailbox: Arc<Mailbox>,
+    /// Whether calls are sent.
+    calls: bool,
+}
+
+/// What a plugin holds back of a body.
+#[derive(Debug, Default)]
+struct Held {
+    bytes: BytesMut,
+}
+
+/// Which body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    Request,
+    Response,
+}
+
+/// What became of a piece of a body.
+#[derive(Debug)]
+pub struct Piece {
+    /// What goes on now; empty while the plugin holds it back.
+    pub bytes: Bytes,
+    pub wish: Wish,
+    pub action: Action,
+}
+
+impl Stream {
+    /// Gives an exchange to the plugin.
+    ///
+    /// # Errors
+    /// Why there is no instance for it.
+    pub fn open(plugin: &Arc<Plugin>) -> Result<Self, Failure> {
+        let instance = plugin.take()?;
+        let mailbox = Arc::default();
+        let opened = {
+            let mut vm = lock(&instance);
+            vm.belongs_to(plugin);
+            vm.open(&mailbox)
+        };
+        let mut stream = Self {
+            plugin: Arc::clone(plugin),
+            instance: Some(instance),
+            context: 0,
+            request: Held::default(),
+            response: Held::default(),
+            unmeasured: Ways::default(),
+            mailbox,
+            calls: true,
+        };
+        stream.context = stream.noted(opened)?;
+        Ok(stream)
+    }
+
+    /// The same, but what the plugin asks of other services is not sent.
+    #[must_use]
+    pub fn without_calls(mut self) -> Self {
+        self.calls = false;
+        self
+    }
+
+    /// Tells the plugin of a head or of trailers; `ends`: no body follows.
+    ///
+    /// # Errors
+    /// What the plugin failed with.
+    pub fn head(&mut self, head: Head, ends: bool, exchange: &mut dyn Exchange) -> Result<Outcome, Failure> {
+        let late = self.catch_up(exchange)?;
+        let fields = fields(head, exchange);
+        let outcome = match &self.instance {
+            Some(instance) => lock(instance).head(self.context, head, fields, ends, exchange),
+            None => Err(Failure::Ended),
+        };
+        let mut outcome = self.noted(outcome)?;
+        outcome.wish.add(late);
+        self.called(&outcome.wish);
+        Ok(outcome)
+    }
+
+    /// Tells the plugin of the next piece of a body. While it pauses, what there is is kept and comes again with the next
+    /// piece; with the last one it goes on whatever the plugin says, as nothing would ever let it go on.
+    ///
+    /// # Errors
+    /// What the plugin failed with; [`Failure::Held`] when it keeps more than it may.
+    pub fn body(&mut self, way: Way, piece: Bytes, ends: bool, exchange: &mut dyn Exchange) -> Result<Piece, Failure> {
+        let late = self.catch_up(exchange)?;
+        let (held, is) = match way {
+            Way::Request => (&mut self.request, Buffer::RequestBody),
+            Way::Response => (&mut self.response, Buffer::ResponseBody),
+        };
+        let bytes = held.with(piece);
+        let body = Body { is: Some(is), bytes, is_changed: false };
+        let told = match &self.instance {
+            Some(instance) => lock(instance).body(self.context, body, ends, exchange),
+            None => Err(Failure::Ended),
+        };
+        let (mut outcome, body) = self.noted(told)?;
+        outcome.wish.add(late);
+        self.called(&outcome.wish);
+        if outcome.action == Action::Continue || ends {
+            return Ok(Piece { bytes: body.bytes, wish: outcome.wish, action: outcome.action });
+        }
+        if body.bytes.len() > self.plugin.terms().limits.body_max {
+            // What it holds is lost: it cannot go on with this exchange. Nothing is wrong with its instance.
+            self.plugin.count(&Failure::Held);
+            self.finish(None);
+            return Err(Failure::Held);
+        }
+        let held = if way == Way::Request { &mut self.request } else { &mut self.response };
+        held.bytes = BytesMut::from(body.bytes);
+        Ok(Piece { bytes: Bytes::new(), wish: outcome.wish, action: outcome.action })
+    }
+
+    /// Tells the plugin of the answer to a call. `body`: that of the request, where it is held as a whole.
+    ///
+    /// # Errors
+    /// What the plugin failed with.
+    pub fn answer(
+        &mut self,
+        number: u32,
+        answered: Answered,
+        body: Option<&mut Bytes>,
+        exchange: &mut dyn Exchange,
+    ) -> Result<Wish, Failure> {
+        let shown = body.as_ref().map(|body| Body {
+            is: Some(Buffer::RequestBody),
+            bytes: Bytes::clone(body),
+            is_changed: false,
+        });
+        let told = match &self.instance {
+            Some(instance) => lock(instance).answer(self.context, number, answered, shown, Some(exchange)),
+            None => Err(Failure::Ended),
+        };
+        let told = self.noted(told)?;
+        if let Some(body) = body {
+            *body = told.body.bytes;
+        }
+        self.called(&told.wish);
+        Ok(told.wish)
+    }
+
+    /// Holds the exchange: what comes from now on is left to who waits, and callbacks for others may let it go on.
+    pub fn hold(&self) -> Wait {
+        if let Some(instance) = &self.instance {
+            lock(instance).hold(self.context);
+        }
+        self.mailbox.wait()
+    }
+
+    /// The exchange goes on.
+    pub fn release(&self) {
+        if let Some(instance) = &self.instance {
+            lock(instance).release(self.context);
+        }
+    }
+
+    /// Whether a service was asked whose answer is not here yet.
+    pub fn expects_answers(&self) -> bool {
+        self.instance.as_ref().is_some_and(|instance| lock(instance).has_calls(self.context)) || self.mailbox.expects()
+    }
+
+    /// Whether something else than the answer to a call may let a held exchange go on.
+    pub fn may_be_woken(&self) -> bool {
+        self.instance.as_ref().is_some_and(|instance| lock(instance).may_be_called())
+    }
+
+    /// Tells the plugin what came while nobody waited. What it wants done comes back.
+    fn catch_up(&mut self, exchange: &mut dyn Exchange) -> Result<Wish, Failure> {
+        let mut wish = Wish::default();
+        while let Some(mail) = self.mailbox.left() {
+            wish.add(match mail {
+                Mail::Answer(number, answered) => self.answer(number, answered, None, exchange)?,
+                Mail::Wish(wish) => wish,
+                Mail::Failure(failure) => return Err(self.ended(failure)),
+            });
+        }
+        Ok(wish)
+    }
+
+    /// What follows from every callback: what the plugin asked for is sent.
+    fn called(&mut self, wish: &Wish) {
+        self.unmeasured.add(wish.unmeasured);
+        match &self.instance {
+            Some(instance) if self.calls => mailbox::send(&self.plugin, instance, (self.context, &self.mailbox)),
+            Some(instance) => lock(instance).hold_back_calls(self.context),
+            None => {}
+        }
+    }
+
+    /// Notes what the instance failed with while the exchange was held.
+    pub fn ended(&mut self, failure: Failure) -> Failure {
+        let _ = self.noted::<()>(Err(failure.clone()));
+        failure
+    }
+
+    /// Whether the plugin looks at bodies: that of the request, that of the response.
+    pub fn looks_at_bodies(&self) -> (bool, bool) {
+        self.instance.as_ref().map_or((false, false), |instance| lock(instance).looks_at_bodies())
+    }
+
+    /// Whether the plugin said that a body may get another length.
+    pub fn unmeasured(&self) -> Ways {
+        self.unmeasured
+    }
+
+    /// Ends the exchange for the plugin, which may log what became of it.
+    pub fn finish(&mut self, exchange: Option<&mut (dyn Exchange + '_)>) {
+        self.mailbox.close();
+        let Some(instance) = self.instance.take() else { return };
+        let closed = lock(&instance).close(self.context, self.calls, exchange);
+        match closed {
+            Ok(()) if self.calls => mailbox::send(&self.plugin, &instance, (self.context, &self.mailbox)),
+            Ok(()) => {}
+            Err(_) => self.plugin.failed(),
+        }
+        self.plugin.put_back(instance);
+    }
+
+    /// Gives up an instance that failed.
+    fn noted<T>(&mut self, done: Result<T, Failure>) -> Result<T, Failure> {
+        if let Err(failure) = &done
+            && *failure != Failure::Ended
+        {
+            self.plugin.failed();
+            // Told already, if it was left there too.
+            self.mailbox.close();
+            if let Some(instance) = self.instance.take() {
+                self.plugin.put_back(instance);
+            }
+        }
+        done
+    }
+}
+
+/// However an exchange ends, its instance comes back.
+impl Drop for Stream {
+    fn drop(&mut self) {
+        self.finish(None);
+    }
+}
+
+impl Held {
+    /// What was held back, and the next piece.
+    fn with(&mut self, piece: Bytes) -> Bytes {
+        if self.bytes.is_empty() {
+            return piece;
+        }
+        let mut bytes = std::mem::take(&mut self.bytes);
+        bytes.extend_from_slice(&piece);
+        bytes.freeze()
+    }
+}
+
+fn lock(instance: &Instance) -> MutexGuard<'_, Vm> {
+    instance.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How many fields the plugin will find, pseudo-header fields included.
+fn fields(head: Head, exchange: &mut dyn Exchange) -> u32 {
+    let mut count = 0_u32;
+    let mut visit = |_: &str, _: &[u8]| count = count.saturating_add(1);
+    let pseudo = match head {
+        Head::Request => {
+            if let Some(request) = exchange.request() {
+                request.all(&mut visit);
+            }
+            4
+        }
+        Head::Response => {
+            if let Some(response) = exchange.response() {
+                response.all(&mut visit);
+            }
+            1
+        }
+        Head::RequestTrailers => {
+            if let Some(trailers) = exchange.request_trailers() {
+                trailers.all(&mut visit);
+            }
+            0
+        }
+        Head::ResponseTrailers => {
+            if let Some(trailers) = exchange.response_trailers() {
+                trailers.all(&mut visit);
+            }
+            0
+        }
+    };
+    count.saturating_add(pseudo)
+}

@@ -72,7 +72,7 @@ fn walk(bencher: Bencher<'_, '_>, chain: &Chain) {
             let polled = filter.on_request(&mut request, &mut context).as_mut().poll(&mut task);
             assert!(matches!(polled, Poll::Ready(Verdict::Continue)), "an idle step is ready");
         }
-        chain.respond(reached, &request, &mut response, &context);
+        chain.respond(reached, &request, &mut response, true, &context);
         reached
     });
 }
@@ -143,7 +143,7 @@ fn limited(bencher: Bencher<'_, '_>, settings: &str, own: Option<OwnRates>) {
         let mut reached = 0;
         let stop = black_box(&chain).advance(&mut reached, &mut request, &mut context);
         assert!(matches!(stop, Stop::End), "it is never used up");
-        chain.respond(reached, &request, &mut response, &context);
+        chain.respond(reached, &request, &mut response, true, &context);
         reached
     });
 }

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::context::Context;
-use crate::contract::{AsyncFilter, BodyFilter, Calling, Hooks, Limit, Step, Verdict};
+use crate::contract::{AsyncFilter, BodyFilter, Calling, Hooks, Limit, Passed, Step, StreamFilter, Verdict};
 use crate::head::{RequestHead, ResponseHead};
+use crate::reply::{Rejection, Reply};
 use crate::yaml::Place;
 
 /// A step and where it came from.
@@ -34,6 +35,7 @@ impl Link {
             Step::Sync(filter) => filter.hooks(),
             Step::Async(filter) => filter.hooks(),
             Step::Body(filter) => filter.hooks(),
+            Step::Stream(filter) => filter.hooks(),
         };
         Self { name, place, via, calling: Calling::Nothing, bucket: None, number: 0, limit: None, hooks, step }
     }
@@ -64,7 +66,7 @@ impl Link {
     pub fn body_bytes_max(&self) -> Option<u64> {
         match &self.step {
             Step::Body(filter) => Some(filter.body_bytes_max()),
-            Step::Sync(_) | Step::Async(_) => None,
+            Step::Sync(_) | Step::Async(_) | Step::Stream(_) => None,
         }
     }
 
@@ -75,6 +77,14 @@ impl Link {
             Step::Sync(_) => Verdict::Continue,
             Step::Async(filter) => filter.preview(request, context),
             Step::Body(filter) => filter.preview(request, body, context),
+            Step::Stream(filter) => filter.preview(request, body, context),
+        }
+    }
+
+    fn stream(&self) -> Option<&dyn StreamFilter> {
+        match &self.step {
+            Step::Stream(filter) => Some(filter.as_ref()),
+            Step::Sync(_) | Step::Async(_) | Step::Body(_) => None,
         }
     }
 }
@@ -85,6 +95,7 @@ pub struct Chain {
     links: Arc<[Arc<Link>]>,
     takes_preflight: bool,
     responds: bool,
+    accompanies: bool,
 }
 
 /// Where a walk stopped.
@@ -97,6 +108,15 @@ pub enum Stop<'a> {
     Wait(&'a dyn AsyncFilter),
     /// This filter has to be given the body; then the same.
     Body(&'a dyn BodyFilter),
+    /// This one has to be awaited, and perhaps be given the body; then the same.
+    Stream(&'a dyn StreamFilter),
+}
+
+/// What a filter answers in place of a response: it passes those that come before it in the list.
+pub struct Instead {
+    /// How many these are.
+    pub reached: usize,
+    pub answer: Result<Box<Reply>, Box<Rejection>>,
 }
 
 impl Chain {
@@ -104,6 +124,7 @@ impl Chain {
         Self {
             takes_preflight: links.iter().any(|link| link.hooks.preflight),
             responds: links.iter().any(|link| link.hooks.response),
+            accompanies: links.iter().any(|link| link.stream().is_some()),
             links: links.into(),
         }
     }
@@ -139,29 +160,96 @@ impl Chain {
                     *reached = reached.saturating_add(1);
                     return Stop::Body(filter.as_ref());
                 }
+                Step::Stream(filter) => {
+                    *reached = reached.saturating_add(1);
+                    return Stop::Stream(filter.as_ref());
+                }
             }
         }
         Stop::End
     }
 
-    /// Runs the response hooks of the first `reached` links, last one first.
+    /// Runs the response hooks of the first `reached` links, last one first. `ends`: no body follows. A filter that answers
+    /// in place of the response ends the walk.
     pub fn respond(
         &self,
         reached: usize,
         request: &dyn RequestHead,
         response: &mut dyn ResponseHead,
+        ends: bool,
         context: &Context,
-    ) {
+    ) -> Option<Instead> {
         if !self.responds {
-            return;
+            return None;
         }
-        for link in self.links.iter().take(reached).rev() {
+        for (index, link) in self.links.iter().enumerate().take(reached).rev() {
             match &link.step {
                 _ if !link.hooks.response => {}
                 Step::Sync(filter) => filter.on_response(request, response, context),
                 Step::Async(filter) => filter.on_response(request, response, context),
                 Step::Body(filter) => filter.on_response(request, response, context),
+                Step::Stream(filter) => match filter.on_response(request, response, ends, context) {
+                    Ok(None) => {}
+                    Ok(Some(reply)) => return Some(Instead { reached: index, answer: Ok(reply) }),
+                    Err(rejection) => return Some(Instead { reached: index, answer: Err(rejection) }),
+                },
             }
+        }
+        None
+    }
+
+    /// Whether some filter sees bodies pass.
+    pub fn accompanies(&self) -> bool {
+        self.accompanies
+    }
+
+    /// Whether some of them look at the pieces of a request body.
+    pub fn watches_request_body(&self, reached: usize, context: &Context) -> bool {
+        self.accompanies
+            && self
+                .links
+                .iter()
+                .take(reached)
+                .filter_map(|link| link.stream())
+                .any(|filter| filter.watches_request_body(context))
+    }
+
+    /// Shows a piece of a request body to the filters that see bodies pass, in order. What comes back goes on.
+    ///
+    /// # Errors
+    /// Why nothing may go on.
+    pub fn request_piece(
+        &self,
+        reached: usize,
+        request: &dyn RequestHead,
+        piece: Bytes,
+        ends: bool,
+        context: &Context,
+    ) -> Passed {
+        let mut filters = self.links.iter().take(reached).filter_map(|link| link.stream());
+        filters.try_fold(piece, |piece, filter| filter.on_request_piece(request, piece, ends, context))
+    }
+
+    /// Shows a piece of a response body to the same, last one first.
+    ///
+    /// # Errors
+    /// Why the response has to be broken off.
+    pub fn response_piece(
+        &self,
+        reached: usize,
+        request: &dyn RequestHead,
+        piece: Bytes,
+        ends: bool,
+        context: &Context,
+    ) -> Passed {
+        let mut filters = self.links.iter().take(reached).rev().filter_map(|link| link.stream());
+        filters.try_fold(piece, |piece, filter| filter.on_response_piece(request, piece, ends, context))
+    }
+
+    /// Tells the same that the exchange is over.
+    pub fn end(&self, request: &dyn RequestHead, response: Option<&dyn ResponseHead>, context: &Context) {
+        for filter in self.links.iter().filter_map(|link| link.stream()) {
+            filter.on_end(request, response, context);
         }
     }
 }
@@ -207,7 +295,7 @@ mod tests {
         let mut reached = 0;
         let ended = matches!(chain.advance(&mut reached, &mut request, &mut context), Stop::End);
         let mut response = ResponseBuf::new(StatusCode::OK);
-        chain.respond(reached, &request, &mut response, &context);
+        chain.respond(reached, &request, &mut response, true, &context);
         let trace = |head: &dyn Headers| {
             let mut seen = Vec::new();
             head.each(&TRACE, &mut |value| seen.push(String::from_utf8_lossy(value).into_owned()));

@@ -9,6 +9,7 @@ mod health;
 mod inbox;
 mod key;
 mod limits;
+mod plugin;
 pub mod run;
 mod schema;
 mod table;
@@ -94,6 +95,24 @@ enum Command {
     /// Webhooks as their providers send them.
     #[command(subcommand)]
     Webhook(webhook::WebhookCommand),
+    /// WebAssembly that speaks proxy-wasm.
+    #[command(subcommand)]
+    Plugin(PluginCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum PluginCommand {
+    /// Says what a plugin is and needs, and whether it starts here: exit status 0 or 64.
+    Check {
+        #[arg(value_name = "FILE.wasm")]
+        file: PathBuf,
+        /// What it is configured with, byte for byte: a text, or @FILE, or @- for what comes in.
+        #[arg(long, value_name = "TEXT", default_value = "", value_parser = explain::body)]
+        config: Bytes,
+        /// For machines: one JSON object.
+        #[arg(long)]
+        json: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -179,6 +198,7 @@ pub fn dispatch(cli: Cli) -> ExitCode {
         Command::Limits(command) => limits::limits(&command),
         Command::Inbox(command) => inbox::inbox(&command),
         Command::Webhook(command) => webhook::webhook(&command),
+        Command::Plugin(PluginCommand::Check { file, config, json }) => plugin::check(&file, &config, json),
     }
 }
 

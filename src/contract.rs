@@ -2,14 +2,18 @@
 //!
 //! A filter's settings are parsed ([`Settings`]) and built into an immutable [`Step`]; nothing can hold one that is half
 //! built. Hooks are synchronous and see only [`RequestHead`], [`ResponseHead`] and [`Context`]. A filter that must wait is an
-//! [`AsyncFilter`], and one that looks at the body a [`BodyFilter`]; only requests that meet one pay for it. Hooks must not block: what waits on the network for its own sake
+//! [`AsyncFilter`], one that looks at the body a [`BodyFilter`], and one that sees bodies of both directions pass a
+//! [`StreamFilter`]; only requests that meet one pay for it. Hooks must not block: what waits on the network for its own sake
 //! (a key set, a resolver) happens beside the request path.
 
 mod body;
 mod inbox;
 mod json;
 mod limits;
+mod stream;
+mod upstreams;
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -26,12 +30,15 @@ use crate::replay::Replay;
 use crate::reply::websocket::POLICY_VIOLATION;
 use crate::reply::{Rejection, Reply};
 use crate::template::{FieldTemplate, Template};
+#[cfg(feature = "plugins")]
+use crate::wasm::plugins::Plugins;
 use crate::yaml::{Located, Node, Place, Problem, decode};
 
 pub use body::BodyFilter;
 pub use inbox::{InboxUse, Terms};
 pub use json::{json_body, no_credentials_in_query};
 pub use limits::{Counts, Limit, QuotaCounts};
+pub use stream::{Outset, Passed, Setting, StreamFilter};
 
 /// What a request hook decides.
 #[derive(Debug)]
@@ -119,6 +126,8 @@ pub enum Step {
     Async(Arc<dyn AsyncFilter>),
     /// Looks at the body.
     Body(Arc<dyn BodyFilter>),
+    /// Accompanies the exchange.
+    Stream(Arc<dyn StreamFilter>),
 }
 
 impl Step {
@@ -212,6 +221,13 @@ pub struct Known {
     pub is_shared: bool,
     /// State outlives the process: messages can be stored.
     pub keeps_messages: bool,
+    /// The names of the upstreams of the configuration.
+    pub upstreams: Arc<[String]>,
+    /// What files hold, by their names as written; or why they cannot be read.
+    pub files: Arc<BTreeMap<String, Result<Vec<u8>, String>>>,
+    /// The plugins that run.
+    #[cfg(feature = "plugins")]
+    pub plugins: Arc<Plugins>,
 }
 
 /// How a limit uses its bucket. Several may use one, in the same way.
@@ -261,6 +277,28 @@ impl Compiler {
     /// Where messages are stored.
     pub fn inboxes(&self) -> &Arc<Inboxes> {
         &self.known.inboxes
+    }
+
+    /// What a file holds that the settings name; reports why it cannot be read.
+    pub fn file(&mut self, name: &Located<String>) -> Option<&[u8]> {
+        match self.known.files.get(&name.value) {
+            Some(Ok(_)) => {}
+            Some(Err(why)) => {
+                self.problems.push(Problem::new(name.place, format!("cannot read `{}`: {why}", name.value)));
+                return None;
+            }
+            None => {
+                self.problems.push(Problem::new(name.place, format!("`{}` was not read", name.value)));
+                return None;
+            }
+        }
+        self.known.files.get(&name.value)?.as_deref().ok()
+    }
+
+    /// The plugins that run.
+    #[cfg(feature = "plugins")]
+    pub fn plugins(&self) -> &Arc<Plugins> {
+        &self.known.plugins
     }
 
     /// Whether gateways share their state.

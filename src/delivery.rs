@@ -6,6 +6,8 @@
 //! claim that runs out, and the message is delivered once more.
 
 mod board;
+#[cfg(feature = "plugins")]
+mod calls;
 mod courier;
 mod line;
 mod mirror;
@@ -30,6 +32,8 @@ use crate::inbox::Queue;
 use crate::live::Live;
 use crate::observe::metrics::Metrics;
 use board::Board;
+#[cfg(feature = "plugins")]
+pub use calls::Calls;
 pub use mirror::{Copied, Mirrors};
 pub use verdict::retry_after;
 use worker::Worker;

@@ -10,6 +10,7 @@ mod cors;
 mod fault;
 mod grpc_web;
 mod headers;
+mod plugin;
 mod quota;
 mod rate_limit;
 mod require;
@@ -30,6 +31,7 @@ pub static FILTERS: &[Entry] = &[
     Entry::of::<fault::FaultSettings>(),
     Entry::of::<grpc_web::GrpcWebSettings>(),
     Entry::of::<headers::HeadersSettings>(),
+    Entry::of::<plugin::PluginSettings>(),
     Entry::of::<quota::QuotaSettings>(),
     Entry::of::<rate_limit::RateLimitSettings>(),
     Entry::of::<require::RequireSettings>(),

@@ -46,6 +46,8 @@ use crate::route::{Captures, Found, Table};
 use crate::state::Backend;
 use crate::upstream::discovery::Discovery;
 use crate::upstream::{Slot, Upstream};
+#[cfg(feature = "plugins")]
+use crate::wasm::plugins::Plugins;
 use crate::yaml::{Place, Sources};
 
 pub use compile::compile;
@@ -66,6 +68,8 @@ pub struct Services {
     pub inboxes: Arc<Inboxes>,
     pub acme: Arc<Acme>,
     pub discovery: Arc<Discovery>,
+    #[cfg(feature = "plugins")]
+    pub plugins: Arc<Plugins>,
 }
 
 impl Services {
@@ -80,6 +84,8 @@ impl Services {
             inboxes: Arc::new(inboxes),
             acme: Arc::default(),
             discovery: Arc::default(),
+            #[cfg(feature = "plugins")]
+            plugins: Arc::default(),
         }
     }
 }

@@ -68,6 +68,7 @@ codes! {
     OVERLOADED, SERVICE_UNAVAILABLE, "the gateway has as many connections, or requests, logins or bodies at once, as it may have";
     IDENTITY_UNAVAILABLE, SERVICE_UNAVAILABLE, "a credential cannot be verified yet: the keys it is verified with could not be fetched";
     INBOX_FULL, SERVICE_UNAVAILABLE, "the inbox holds as many messages as it may; see `Retry-After`";
+    PLUGIN_FAILED, SERVICE_UNAVAILABLE, "a plugin of the route failed; the log of the gateway says how";
     STATE_UNAVAILABLE, SERVICE_UNAVAILABLE, "the state store does not answer";
     GATEWAY_TIMEOUT, GATEWAY_TIMEOUT, "the service did not answer in time";
 }

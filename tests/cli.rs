@@ -10,6 +10,9 @@
 
 #[path = "cli/key.rs"]
 mod key;
+#[cfg(feature = "plugins")]
+#[path = "cli/plugin.rs"]
+mod plugin;
 #[path = "cli/webhook.rs"]
 mod webhook;
 

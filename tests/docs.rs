@@ -129,6 +129,7 @@ fn mistakes(block: &Block) -> Option<String> {
         // What an example includes need not be there.
         fs::create_dir(folder.path().join("routes.d")).unwrap();
         write_certificates(folder.path());
+        copy_plugins(folder.path());
     }
     let gateway = match gateway(&path, &VARIABLES) {
         Ok(gateway) => gateway,
@@ -148,6 +149,14 @@ fn write_certificates(folder: &Path) {
         let made = rcgen::generate_simple_self_signed([host.to_owned()]).unwrap();
         fs::write(folder.join(name).with_extension("pem"), made.cert.pem()).unwrap();
         fs::write(folder.join(name).with_extension("key"), made.signing_key.serialize_pem()).unwrap();
+    }
+}
+
+/// The plugins that examples name.
+fn copy_plugins(folder: &Path) {
+    fs::create_dir(folder.join("plugins")).unwrap();
+    for plugin in files(&repository().join("plugins"), "wasm", false) {
+        fs::copy(&plugin, folder.join("plugins").join(plugin.file_name().unwrap())).unwrap();
     }
 }
 

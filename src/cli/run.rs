@@ -14,6 +14,8 @@ use super::EXIT_CONFIGURATION;
 use crate::buckets::Limiter;
 use crate::config::load::Environment;
 use crate::config::{Log, LogFormat};
+#[cfg(feature = "plugins")]
+use crate::delivery::Calls;
 use crate::gateway::{Services, preview};
 use crate::inbox::{self, Queue, RedisQueue};
 use crate::limits;
@@ -82,6 +84,8 @@ fn serve(
     shared: Option<&Redis>,
     (start, state_lock): (Start, Option<OwnedFd>),
 ) -> anyhow::Result<()> {
+    #[cfg(feature = "plugins")]
+    let plugins = Arc::clone(&services.plugins);
     let Services { metrics, identity, limits, replay, inboxes, acme, .. } = services;
     let settings = live.current().settings.clone();
     let log = open_log(&settings.log, home)?;
@@ -123,6 +127,8 @@ fn serve(
             Err(error) if shared.is_some() => warn!(%error, "revocations could not be read; tokens are refused"),
             loaded => loaded?,
         }
+        #[cfg(feature = "plugins")]
+        plugins.outlet().open(Arc::new(Calls::new(&live)));
         server::run(server::Options { live, metrics, logs, limits, replay, inboxes, acme, start, state_lock }).await
     })
 }

@@ -7,8 +7,8 @@ use std::fs::File;
 use std::io::Read;
 use std::panic::resume_unwind;
 use std::path::{Component, Path, PathBuf};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -23,6 +23,8 @@ use crate::yaml::{FileId, Kind, Lookup, Node, Place, Problem, Sources, decode, i
 pub const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Largest certificate or key file that is read, in bytes.
 const PEM_BYTES_MAX: u64 = 1024 * 1024;
+/// Largest file of a plugin, in bytes.
+pub const PLUGIN_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// Most files that are included.
 const FILES_MAX: usize = 10_000;
 /// The version of the format that this gateway reads.
@@ -37,11 +39,11 @@ pub struct Config {
     pub fragments: Vec<Fragment>,
     /// The folder of `gateway.yaml`: paths in it are relative to that.
     pub base: PathBuf,
-    /// The certificates and keys of listeners and upstreams.
-    pub attached: Attached,
+    /// The certificates and keys of listeners and upstreams, and plugins.
+    pub attached: Arc<Attached>,
 }
 
-/// What the files hold that `tls` names, by their names as written; or why they cannot be read.
+/// What the files hold that `tls` and `plugin` name, by their names as written; or why they cannot be read.
 pub type Attached = BTreeMap<String, Result<Vec<u8>, String>>;
 
 /// What came out of reading.
@@ -105,7 +107,7 @@ pub fn load(path: &Path, environment: &Environment, overrides: &Overrides) -> Lo
     let attached = contents.keys().map(|name| reading.base.join(name)).collect();
     let config = match root {
         Some(root) if reading.problems.is_empty() => {
-            Ok(Config { root, fragments, base: reading.base.clone(), attached: contents })
+            Ok(Config { root, fragments, base: reading.base.clone(), attached: Arc::new(contents) })
         }
         _ => Err(reading.problems),
     };
@@ -208,13 +210,29 @@ impl Reading<'_> {
         let upstreams = fragments.iter().flat_map(|fragment| fragment.upstreams.iter()).chain(root.upstreams.iter());
         let of_upstreams = upstreams.filter_map(|(_, upstream)| upstream.tls.as_ref());
         let names = names.chain(of_upstreams.flat_map(UpstreamTls::files).map(|name| name.value));
-        names.map(|name| (name.clone(), read_bytes(&self.base.join(&name), PEM_BYTES_MAX))).collect()
+        let read = |name: String, bytes_max| {
+            let bytes = read_bytes(&self.base.join(&name), bytes_max);
+            (name, bytes)
+        };
+        let plugins = plugins(root, fragments).map(|name| read(name, PLUGIN_BYTES_MAX));
+        names.map(|name| read(name, PEM_BYTES_MAX)).chain(plugins).collect()
     }
 
     /// The path as messages show it: relative to the folder of `gateway.yaml`.
     fn display(&self, path: &Path) -> String {
         path.strip_prefix(&self.base).unwrap_or(path).display().to_string()
     }
+}
+
+/// The files that filters called `plugin` name, wherever they stand.
+fn plugins<'a>(root: &'a Root, fragments: &'a [Fragment]) -> impl Iterator<Item = String> + 'a {
+    let chains = fragments.iter().flat_map(|fragment| fragment.chains.iter()).chain(root.chains.iter());
+    let routes = fragments.iter().flat_map(|fragment| fragment.routes.iter()).chain(root.routes.iter());
+    let lists = chains.map(|(_, filters)| &**filters).chain(routes.map(|route| &*route.filters));
+    let filters = lists.chain([&*root.defaults.filters]).flatten();
+    let settings = filters.flat_map(Node::entries).filter(|entry| &*entry.key.text == "plugin");
+    let named = settings.flat_map(|entry| entry.value.entries()).filter(|entry| &*entry.key.text == "file");
+    named.filter_map(|entry| entry.value.as_str().map(str::to_owned))
 }
 
 /// Says which keys only `gateway.yaml` may carry.

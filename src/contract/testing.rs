@@ -56,7 +56,7 @@ pub fn outcome<T>(built: Option<T>, compiler: Compiler) -> Result<T, Vec<String>
 pub fn filter<S: Settings>(text: &str) -> Arc<dyn Filter> {
     match step::<S>(text) {
         Ok(Step::Sync(filter)) => filter,
-        Ok(Step::Async(_) | Step::Body(_)) => panic!("{} is no sync filter", S::NAME),
+        Ok(Step::Async(_) | Step::Body(_) | Step::Stream(_)) => panic!("{} is no sync filter", S::NAME),
         Err(problems) => panic!("{problems:#?}"),
     }
 }
@@ -65,7 +65,7 @@ pub fn filter<S: Settings>(text: &str) -> Arc<dyn Filter> {
 pub fn filter_knowing<S: Settings>(text: &str, identity: &Arc<Identity>) -> Arc<dyn Filter> {
     match step_knowing::<S>(text, identity) {
         Ok(Step::Sync(filter)) => filter,
-        Ok(Step::Async(_) | Step::Body(_)) => panic!("{} is no sync filter", S::NAME),
+        Ok(Step::Async(_) | Step::Body(_) | Step::Stream(_)) => panic!("{} is no sync filter", S::NAME),
         Err(problems) => panic!("{problems:#?}"),
     }
 }
@@ -73,7 +73,7 @@ pub fn filter_knowing<S: Settings>(text: &str, identity: &Arc<Identity>) -> Arc<
 pub fn async_filter<S: Settings>(text: &str) -> Arc<dyn AsyncFilter> {
     match step::<S>(text) {
         Ok(Step::Async(filter)) => filter,
-        Ok(Step::Sync(_) | Step::Body(_)) => panic!("{} is no async filter", S::NAME),
+        Ok(Step::Sync(_) | Step::Body(_) | Step::Stream(_)) => panic!("{} is no async filter", S::NAME),
         Err(problems) => panic!("{problems:#?}"),
     }
 }

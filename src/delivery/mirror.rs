@@ -53,7 +53,7 @@ impl Mirrors {
 }
 
 /// What the way to a target takes. It is no delivery: nothing that names one is sent.
-fn message(copied: Copied, body: Bytes) -> Message {
+pub(super) fn message(copied: Copied, body: Bytes) -> Message {
     Message {
         id: String::new(),
         inbox: Arc::from(""),

@@ -4,6 +4,7 @@
 //! for byte.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -13,7 +14,9 @@ use bytes::Bytes;
 use http::header::{HOST, RETRY_AFTER};
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{Request, Response, Uri};
-use http_body_util::{BodyExt, Full};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Either, Full};
+use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use smallvec::SmallVec;
@@ -42,9 +45,18 @@ const KEEPALIVE: Duration = Duration::from_secs(4);
 /// Addresses whose connections are kept; names may lead to others again and again.
 const ADDRESSES_MAX: usize = 256;
 
-type Outgoing = Client<To, Full<Bytes>>;
+/// The body of a request; the second is one with trailers.
+type Whole = Either<Full<Bytes>, UnsyncBoxBody<Bytes, Infallible>>;
+type Outgoing = Client<To, Whole>;
 /// An address, and with TLS the name that is expected there.
 type Reached = (SocketAddr, Option<Arc<str>>);
+
+/// What a service answered, or why it did not.
+pub enum Reply {
+    Answered(Response<Incoming>),
+    /// Never [`Answer::Status`].
+    None(Answer),
+}
 
 /// The way to one upstream.
 pub struct Post {
@@ -68,28 +80,55 @@ impl Post {
     /// Sends a message, at the latest until `timeout` is over. A target that takes no connection is left for the next one;
     /// `last` becomes the address of the last one.
     pub async fn deliver(&self, claimed: &Claimed, timeout: Duration, last: &mut Option<SocketAddr>) -> Answer {
+        match self.ask(claimed, &[], timeout, last).await {
+            Reply::Answered(response) => {
+                let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+                let asked = asked.and_then(|value| retry_after(value, clock::wall()));
+                let status = response.status();
+                // Not waited for: the status is all the service has to say.
+                tokio::spawn(finish(response));
+                Answer::Status(status, asked)
+            }
+            Reply::None(answer) => answer,
+        }
+    }
+
+    /// The same; the answer is that of the service. Trailers are sent where the protocol has room for them.
+    pub async fn ask(
+        &self,
+        claimed: &Claimed,
+        trailers: &[(HeaderName, HeaderValue)],
+        timeout: Duration,
+        last: &mut Option<SocketAddr>,
+    ) -> Reply {
         let started = clock::now();
-        let Ok(mut permit) = self.upstream.admit(started) else { return Answer::Refused };
+        let Ok(mut permit) = self.upstream.admit(started) else { return Reply::None(Answer::Refused) };
         let deadline = started.checked_add(timeout).unwrap_or(started);
-        let answer = match tokio::time::timeout(timeout, self.try_targets(claimed, deadline, last)).await {
+        let answer = match tokio::time::timeout(timeout, self.try_targets(claimed, trailers, deadline, last)).await {
             Ok(answer) => answer,
-            Err(_) => Answer::Broken("the service did not answer in time".to_owned()),
+            Err(_) => Reply::None(Answer::Broken("the service did not answer in time".to_owned())),
         };
         if let Some(permit) = &mut permit {
             let now = clock::now();
             match &answer {
-                Answer::Status(status, _) => {
-                    permit.answered(status.as_u16(), now.saturating_duration_since(started), now);
+                Reply::Answered(response) => {
+                    permit.answered(response.status().as_u16(), now.saturating_duration_since(started), now);
                 }
                 // Where nothing was tried, the gateway was in its own way.
-                Answer::Broken(_) | Answer::Unreachable(_) if last.is_some() => permit.failed(now),
-                Answer::Broken(_) | Answer::Unreachable(_) | Answer::Refused | Answer::Damaged => {}
+                Reply::None(Answer::Broken(_) | Answer::Unreachable(_)) if last.is_some() => permit.failed(now),
+                Reply::None(_) => {}
             }
         }
         answer
     }
 
-    async fn try_targets(&self, claimed: &Claimed, deadline: Instant, last: &mut Option<SocketAddr>) -> Answer {
+    async fn try_targets(
+        &self,
+        claimed: &Claimed,
+        trailers: &[(HeaderName, HeaderValue)],
+        deadline: Instant,
+        last: &mut Option<SocketAddr>,
+    ) -> Reply {
         let mut tried: SmallVec<[u16; 4]> = SmallVec::new();
         let mut unreachable = "no target has an address".to_owned();
         let head = self.upstream.looks_at_head().then(|| head_of(&claimed.message));
@@ -98,8 +137,10 @@ impl Post {
         loop {
             let choice = match self.upstream.choose(&tried, &hints, clock::now()) {
                 Ok(choice) if !tried.contains(&choice.index) => choice,
-                Err(NoTarget::Open(_)) if tried.is_empty() => return Answer::Refused,
-                Err(NoTarget::Unavailable) if tried.is_empty() && self.is_refusing() => return Answer::Refused,
+                Err(NoTarget::Open(_)) if tried.is_empty() => return Reply::None(Answer::Refused),
+                Err(NoTarget::Unavailable) if tried.is_empty() && self.is_refusing() => {
+                    return Reply::None(Answer::Refused);
+                }
                 Err(NoTarget::Full) if tried.is_empty() => {
                     unreachable = "every target has as much in flight as it may have".to_owned();
                     break;
@@ -108,12 +149,12 @@ impl Post {
             };
             tried.push(choice.index);
             *last = Some(choice.address);
-            match self.send(claimed, choice, deadline).await {
-                Answer::Unreachable(why) => unreachable = why,
-                answer => return answer,
+            match self.send(claimed, trailers, choice, deadline).await {
+                Reply::None(Answer::Unreachable(why)) => unreachable = why,
+                reply => return reply,
             }
         }
-        Answer::Unreachable(unreachable)
+        Reply::None(Answer::Unreachable(unreachable))
     }
 
     /// Whether no target is healthy and nobody is to be asked then.
@@ -121,10 +162,16 @@ impl Post {
         self.upstream.standing(clock::now()).is_some_and(Standing::is_refusing)
     }
 
-    async fn send(&self, claimed: &Claimed, mut choice: Choice<'_>, deadline: Instant) -> Answer {
-        let Some(request) = self.request(claimed, &choice) else { return Answer::Damaged };
+    async fn send(
+        &self,
+        claimed: &Claimed,
+        trailers: &[(HeaderName, HeaderValue)],
+        mut choice: Choice<'_>,
+        deadline: Instant,
+    ) -> Reply {
+        let Some(request) = self.request(claimed, trailers, &choice) else { return Reply::None(Answer::Damaged) };
         let Some(client) = self.client(&choice) else {
-            return Answer::Unreachable("the target has no name".to_owned());
+            return Reply::None(Answer::Unreachable("the target has no name".to_owned()));
         };
         let metrics = &choice.target.metrics;
         // When the time is over this is dropped, and the target had it.
@@ -150,30 +197,30 @@ impl Post {
                 if self.upstream.responded(choice.index, code, took, now) {
                     self.upstream.succeeded(choice.index, now);
                 }
-                let asked = response.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-                let asked = asked.and_then(|value| retry_after(value, clock::wall()));
-                let status = response.status();
-                // Not waited for: the status is all the service has to say.
-                tokio::spawn(finish(response));
-                Answer::Status(status, asked)
+                Reply::Answered(response)
             }
             Err(error) if error.is_connect() => {
                 let kind = if is_tls(&error) { UpstreamError::Tls } else { UpstreamError::Connect };
                 metrics.failed(kind);
                 self.upstream.failed(choice.index, Some(kind), now);
-                Answer::Unreachable(words("cannot connect", &error))
+                Reply::None(Answer::Unreachable(words("cannot connect", &error)))
             }
             Err(error) => {
                 let kind = if is_tls(&error) { UpstreamError::Tls } else { UpstreamError::Reset };
                 metrics.failed(kind);
                 self.upstream.failed(choice.index, Some(kind), now);
-                Answer::Broken(words("the exchange broke off", &error))
+                Reply::None(Answer::Broken(words("the exchange broke off", &error)))
             }
         }
     }
 
     /// The request for a target. `None`: the message is damaged.
-    fn request(&self, claimed: &Claimed, choice: &Choice<'_>) -> Option<Request<Full<Bytes>>> {
+    fn request(
+        &self,
+        claimed: &Claimed,
+        trailers: &[(HeaderName, HeaderValue)],
+        choice: &Choice<'_>,
+    ) -> Option<Request<Whole>> {
         let Message { id, delivery, method, target, fields, body, .. } = &claimed.message;
         let own = choice.target.name.as_ref().map(|name| name.host.to_string());
         let own = HeaderValue::try_from(own.unwrap_or_else(|| choice.address.to_string())).ok()?;
@@ -200,7 +247,7 @@ impl Post {
                 .header(X_DELIVERY_ID, id)
                 .header(X_DELIVERY_ATTEMPT, claimed.attempt);
         }
-        request.body(Full::new(body.clone())).ok()
+        request.body(whole(body, trailers)).ok()
     }
 
     fn client(&self, choice: &Choice<'_>) -> Option<Outgoing> {
@@ -222,6 +269,15 @@ impl Post {
         clients.insert((choice.address, name), client.clone());
         Some(client)
     }
+}
+
+fn whole(body: &Bytes, trailers: &[(HeaderName, HeaderValue)]) -> Whole {
+    let body = Full::new(body.clone());
+    if trailers.is_empty() {
+        return Either::Left(body);
+    }
+    let trailers = trailers.iter().cloned().collect();
+    Either::Right(body.with_trailers(std::future::ready(Some(Ok(trailers)))).boxed_unsync())
 }
 
 /// What of a message may decide which target gets it.

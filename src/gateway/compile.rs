@@ -1,10 +1,13 @@
 //! From a [`Config`] to a [`Gateway`]. Every mistake is reported, not only the first.
 
 mod forward;
+mod known;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
+
+use known::known;
 
 use super::buckets;
 use super::callers;
@@ -61,14 +64,7 @@ pub fn compile(
     let settings = settings(config, previous, &mut acme, &mut problems);
     metrics.set_series_max(usize::try_from(config.root.metrics.series_max).unwrap_or(usize::MAX));
     let upstreams = upstreams(config, previous, services, &mut problems);
-    let known = Known {
-        identity: Arc::clone(&identity),
-        limits: Arc::clone(&services.limits),
-        replay: Arc::clone(&services.replay),
-        inboxes: Arc::clone(&services.inboxes),
-        is_shared: config.root.state.is_shared(),
-        keeps_messages: !matches!(config.root.state, config::State::Memory),
-    };
+    let known = known(config, &identity, services);
     let mut chains = named_chains(config, &known, &mut problems);
     chains.build_all(&mut problems);
     let defaults = chains.list(&config.root.defaults.filters, "defaults", Some(&Arc::from("defaults")), &mut problems);

@@ -372,7 +372,9 @@ impl<'g> Walk<'g> {
                 head.set(&CONTENT_LENGTH, reply.body.len().into());
             }
         }
-        self.route.chain.respond(self.reached, &self.request, &mut head, &self.context);
+        let ends = !matches!(outcome, Outcome::Upstream { .. });
+        // What a filter would answer in its place depends on the real response.
+        let _ = self.route.chain.respond(self.reached, &self.request, &mut head, ends, &self.context);
         head.set(&client::X_REQUEST_ID, self.context.request_id.value());
         head
     }

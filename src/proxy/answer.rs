@@ -1,21 +1,25 @@
 //! Answers of our own: a handler's, a filter's, a refusal.
 
-use std::time::Duration;
+use std::mem;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::header::CONTENT_LENGTH;
+use http::header::{CONTENT_LENGTH, SET_COOKIE};
 use http::{HeaderValue, Method, Response, StatusCode, response};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::ServerSession;
-use pingora::proxy::Session;
+use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorType};
 
+use super::accompany;
 use super::exchange::Exchange;
 use super::gather::{Bounds, Unread, gather};
 use super::grpc;
 use super::heads::{self, Seen};
 use super::phases::App;
+use super::target::{is_whole, sticky_cookie, tells_its_end};
 use super::tenure::CLOSE_WAIT;
+use crate::chain::Instead;
 use crate::client::X_REQUEST_ID;
 use crate::clock;
 use crate::contract::AsyncHandler;
@@ -58,35 +62,33 @@ impl App {
         x: &mut Box<Exchange>,
         rejection: Rejection,
     ) -> pingora::Result<()> {
-        let Some(context) = &x.context else { return Err(Error::new_in(ErrorType::InternalError)) };
-        let reply = match grpc::speaks(session.req_header(), x) {
-            Some(speaks) => rejection.into_grpc_reply(speaks),
-            None => {
-                let now = clock::rfc3339(clock::wall());
-                rejection.into_reply(x.gateway.settings.errors, &context.request_id, &now)
-            }
-        };
+        let reply = worded(session.req_header(), x, rejection)?;
         self.send(session, x, reply).await
+    }
+
+    /// Answers in place of the service, as a filter wants.
+    pub(super) async fn replace(&self, session: &mut Session, x: &mut Box<Exchange>, instead: Instead) -> FailToProxy {
+        if let Some(forward) = &mut x.forward {
+            forward.end();
+        }
+        x.reached = instead.reached;
+        // Pingora closes after a failed exchange, whatever is said here: the client has to be told.
+        session.set_keepalive(None);
+        // Whether the client still takes it or not, this is the end.
+        let (error_code, _) = match instead.answer {
+            Ok(reply) => (reply.status.as_u16(), self.send(session, x, *reply).await),
+            Err(rejection) => (rejection.status.as_u16(), self.refuse(session, x, *rejection).await),
+        };
+        FailToProxy { error_code, can_reuse_downstream: false }
     }
 
     /// Sends an answer of our own, through the response hooks of the filters that let the request go on.
     pub(super) async fn send(&self, session: &mut Session, x: &mut Box<Exchange>, reply: Reply) -> pingora::Result<()> {
-        x.code = reply.code;
-        let trailers_only = reply.is_trailers_only();
         // Before the client has the answer: what it asks next finds room.
         x.place = None;
-        let mut head = Response::new(()).into_parts().0;
-        head.status = reply.status;
-        for (name, value) in reply.fields {
-            head.headers.try_append(name, value).map_err(|_| Error::new_in(ErrorType::InternalError))?;
-        }
-        let bodiless = trailers_only
-            || reply.status.is_informational()
-            || matches!(reply.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
-        if !bodiless {
-            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
-        }
-        finish_head(session.req_header(), &mut head, x);
+        let (reply, head) = passed(session.req_header(), x, reply)?;
+        let trailers_only = reply.is_trailers_only();
+        let bodiless = is_bodiless(&reply);
         if reply.status == StatusCode::SWITCHING_PROTOCOLS {
             return close_websocket(session, x, head, reply.body).await;
         }
@@ -102,6 +104,64 @@ impl App {
         }
         Ok(())
     }
+}
+
+/// An answer as it is behind the response hooks. A filter may answer in its place; then that answer passes those before it.
+fn passed(request: &RequestHeader, x: &mut Exchange, mut reply: Reply) -> pingora::Result<(Reply, response::Parts)> {
+    loop {
+        x.code = reply.code;
+        let mut head = Response::new(()).into_parts().0;
+        head.status = reply.status;
+        for (name, value) in mem::take(&mut reply.fields) {
+            head.headers.try_append(name, value).map_err(|_| Error::new_in(ErrorType::InternalError))?;
+        }
+        let bodiless = is_bodiless(&reply);
+        if !bodiless {
+            head.headers.insert(CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
+        }
+        let ends = bodiless || reply.body.is_empty() || request.method == Method::HEAD;
+        let passed = match finish_head(request, &mut head, ends, x) {
+            None if ends => Ok(()),
+            None => accompany::whole(request, x, &mut reply.body),
+            Some(instead) => Err(instead),
+        };
+        match passed {
+            Ok(()) => {
+                reply.status = head.status;
+                if !bodiless {
+                    head.headers.insert(CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
+                }
+                return Ok((reply, head));
+            }
+            Err(instead) => {
+                // Fewer each time: it comes to an end.
+                x.reached = instead.reached;
+                reply = match instead.answer {
+                    Ok(reply) => *reply,
+                    Err(rejection) => worded(request, x, *rejection)?,
+                };
+            }
+        }
+    }
+}
+
+/// Whether no body belongs to an answer.
+fn is_bodiless(reply: &Reply) -> bool {
+    reply.is_trailers_only()
+        || reply.status.is_informational()
+        || matches!(reply.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+}
+
+/// A refusal in the words of the protocol that the client speaks.
+fn worded(request: &RequestHeader, x: &Exchange, rejection: Rejection) -> pingora::Result<Reply> {
+    let Some(context) = &x.context else { return Err(Error::new_in(ErrorType::InternalError)) };
+    Ok(match grpc::speaks(request, x) {
+        Some(speaks) => rejection.into_grpc_reply(speaks),
+        None => {
+            let now = clock::rfc3339(clock::wall());
+            rejection.into_reply(x.gateway.settings.errors, &context.request_id, &now)
+        }
+    })
 }
 
 /// Accepts a WebSocket only to close it with this frame.
@@ -135,9 +195,40 @@ pub fn is_final(head: &ResponseHeader) -> bool {
     !head.status.is_informational() || head.status == StatusCode::SWITCHING_PROTOCOLS
 }
 
-/// What every response passes, whoever authored it.
-pub fn finish_head(request: &RequestHeader, head: &mut response::Parts, x: &Exchange) {
-    let (Some(route), Some(context)) = (&x.route, &x.context) else { return };
-    route.chain.respond(x.reached, &Seen(request), &mut heads::Response(head), context);
+/// Passes the head of a service's answer on: through the response hooks, and to what keeps answers.
+pub fn pass_on(session: &Session, head: &mut ResponseHeader, x: &mut Exchange, now: Instant) -> pingora::Result<()> {
+    let cookie = sticky_cookie(x);
+    let (whole, told) = (is_whole(session, head), tells_its_end(head));
+    if let Some(forward) = x.forward.as_mut().filter(|_| whole) {
+        forward.end();
+        x.place = None;
+    }
+    let mut instead = None;
+    heads::change(head, |head| {
+        heads::end_hop(head);
+        if let Some(forward) = &mut x.forward
+            && let Some(keeping) = &mut forward.keeping
+        {
+            keeping.begin(&Seen(session.req_header()), &heads::Response(head), told, now);
+            forward.keep(&[], whole);
+        }
+        if let Some(cookie) = cookie {
+            // Fails, and does nothing, only when a head would hold more fields than a map can.
+            let _ = head.headers.try_append(SET_COOKIE, cookie);
+        }
+        instead = finish_head(session.req_header(), head, whole, x);
+        grpc::look(head, x.forward.as_mut());
+    })?;
+    match instead {
+        Some(instead) => Err(accompany::replaced(x, instead)),
+        None => Ok(()),
+    }
+}
+
+/// What every response passes, whoever authored it. `ends`: no body follows. A filter may answer in its place.
+fn finish_head(request: &RequestHeader, head: &mut response::Parts, ends: bool, x: &Exchange) -> Option<Instead> {
+    let (Some(route), Some(context)) = (&x.route, &x.context) else { return None };
+    let instead = route.chain.respond(x.reached, &Seen(request), &mut heads::Response(head), ends, context);
     head.headers.insert(X_REQUEST_ID, context.request_id.value());
+    instead
 }

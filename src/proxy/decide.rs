@@ -3,10 +3,13 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use http::HeaderValue;
+use http::header::CONTENT_LENGTH;
 use http::request::Parts;
-use pingora::Error;
 use pingora::proxy::Session;
+use pingora::{Error, ErrorType};
 
+use super::accompany;
 use super::admit;
 use super::exchange::Exchange;
 use super::gather::{Bounds, Unread, gather_apart};
@@ -15,8 +18,9 @@ use super::target::hints;
 use crate::chain::Stop;
 use crate::clock;
 use crate::context::Context;
-use crate::contract::{AsyncHandler, BodyFilter, Verdict};
+use crate::contract::{AsyncHandler, BodyFilter, Outset, StreamFilter, Verdict};
 use crate::handlers::Action;
+use crate::head::Headers as _;
 use crate::reply::{Code, Rejection, Reply};
 use crate::upstream::Upstream;
 
@@ -52,8 +56,9 @@ pub async fn decide(session: &mut Session, head: &mut Parts, x: &mut Exchange) -
 
 /// Walks the chain. `None`: every filter let the request go on.
 async fn walk(session: &mut Session, head: &mut Parts, body: &mut Option<Bytes>, x: &mut Exchange) -> Option<Decision> {
-    let Exchange { gateway, route, context, reached, original, waited, body_bytes_in, .. } = x;
+    let Exchange { gateway, route, context, reached, original, waited, body_bytes_in, is_unmeasured, .. } = x;
     let (Some(route), Some(context)) = (route.as_ref(), context.as_mut()) else { return Some(not_admitted()) };
+    let length = route.chain.accompanies().then(|| head.headers.get(CONTENT_LENGTH).cloned()).flatten();
     let mut request = Request { head, original };
     loop {
         let verdict = match route.chain.advance(reached, &mut request, context) {
@@ -75,11 +80,91 @@ async fn walk(session: &mut Session, head: &mut Parts, body: &mut Option<Bytes>,
                     Err(unread) => return Some(unread.into()),
                 }
             }
+            Stop::Stream(filter) => {
+                *waited = true;
+                let before = reached.saturating_sub(1);
+                let bounds = Bounds::new(&gateway.settings.limits, route.body_bytes_max);
+                let shown = Shown { body, length: length.as_ref(), bounds };
+                let given = Box::pin(give(filter, session, &mut request, context, shown, body_bytes_in)).await;
+                accompany::remember_length(request.head, length.as_ref(), body.as_ref(), is_unmeasured);
+                match given {
+                    Ok(Verdict::Continue) => Verdict::Continue,
+                    Ok(verdict) => {
+                        // It does not see the answer that it gave itself.
+                        *reached = before;
+                        verdict
+                    }
+                    Err(unread) => return Some(unread.into()),
+                }
+            }
         };
         match verdict {
             Verdict::Continue => {}
             Verdict::Reply(reply) => return Some(Decision::Reply(reply)),
             Verdict::Reject(rejection) => return Some(Decision::Refuse(rejection)),
+        }
+    }
+}
+
+/// The body for a filter that may want all of it.
+struct Shown<'a> {
+    body: &'a mut Option<Bytes>,
+    /// Its length, as the client said.
+    length: Option<&'a HeaderValue>,
+    bounds: Bounds,
+}
+
+/// Gives an exchange to a filter that accompanies it. One that has to see the whole body first may change it.
+async fn give(
+    filter: &dyn StreamFilter,
+    session: &mut Session,
+    request: &mut Request<'_>,
+    context: &mut Context,
+    shown: Shown<'_>,
+    bytes_in: &mut u64,
+) -> Result<Verdict, Unread> {
+    let Shown { body, length, bounds } = shown;
+    let ends = match body {
+        Some(body) => body.is_empty(),
+        None => accompany::is_bodiless(session, request.head),
+    };
+    let outset = while_there(session, ends || body.is_some(), filter.on_request(request, ends, context)).await?;
+    let bytes_max = match outset {
+        Outset::Decided(verdict) => {
+            context.now = clock::now();
+            return Ok(verdict);
+        }
+        Outset::Body(bytes_max) => bytes_max,
+    };
+    let bounds = bounds.at_most(bytes_max);
+    let body = match body {
+        Some(body) => body,
+        None => {
+            // Not by what the filter made of it: the client's body ends where the client said.
+            if let Some(length) = length {
+                request.set(&CONTENT_LENGTH, length.clone());
+            }
+            body.insert(gather_apart(session, request.head, bounds, bytes_in).await?)
+        }
+    };
+    bounds.check(body)?;
+    let verdict = while_there(session, true, filter.on_whole_body(request, body, context)).await?;
+    context.now = clock::now();
+    Ok(verdict)
+}
+
+/// Waits for a filter while the client is there. Where a body is still to be read, that cannot be seen.
+async fn while_there<T>(session: &mut Session, is_read: bool, decides: impl Future<Output = T>) -> Result<T, Unread> {
+    if !is_read && !session.downstream_session.is_http2() {
+        return Ok(decides.await);
+    }
+    tokio::select! {
+        // First: one that waits for nothing costs no look at the connection.
+        biased;
+        decided = decides => Ok(decided),
+        left = session.downstream_session.read_body_or_idle(true) => {
+            let left = left.err().unwrap_or_else(|| Error::new(ErrorType::ConnectionClosed));
+            Err(Unread::Failed(left.into_down()))
         }
     }
 }

@@ -9,6 +9,7 @@ use super::edge::Connection;
 use super::mirrored::Copying;
 use super::replayed::Replayed;
 use super::tenure::Tenure;
+use crate::chain::Instead;
 use crate::clock;
 use crate::context::Context;
 use crate::gateway::{Gateway, Route};
@@ -38,6 +39,12 @@ pub struct Exchange {
     /// The code of our own refusal.
     pub code: Option<&'static Code>,
     pub forward: Option<Forward>,
+    /// What a filter answers in place of the service, once it does.
+    pub instead: Option<Box<Instead>>,
+    /// A filter has seen a piece of the request body on its way: it cannot be sent a second time.
+    pub is_shown: bool,
+    /// The length of the request body may change on its way.
+    pub is_unmeasured: bool,
     /// Set while the session is one that sends a gathered body.
     pub replayed: Option<Replayed>,
     /// What of a body in Base64 has no whole group of four yet.
@@ -121,6 +128,9 @@ impl Exchange {
             original: None,
             code: None,
             forward: None,
+            instead: None,
+            is_shown: false,
+            is_unmeasured: false,
             replayed: None,
             grpc_web_rest: Vec::new(),
             copying: None,

@@ -29,6 +29,9 @@ pub struct Response<'a>(pub &'a mut response::Parts);
 /// A request head that is only looked at.
 pub struct Seen<'a>(pub &'a request::Parts);
 
+/// A response head that is only looked at.
+pub struct SeenResponse<'a>(pub &'a response::Parts);
+
 /// Takes a request head apart; [`put_back`] must follow. What stands in its place meanwhile owns no memory.
 pub fn take(head: &mut RequestHeader) -> request::Parts {
     let blank = RequestHeader::from(http::Request::new(()).into_parts().0);
@@ -131,6 +134,12 @@ impl Seen<'_> {
     }
 }
 
+impl SeenResponse<'_> {
+    fn fields(&self) -> &HeaderMap {
+        &self.0.headers
+    }
+}
+
 impl Headers for Request<'_> {
     reads!(fields);
     writes!();
@@ -150,6 +159,25 @@ impl Headers for Seen<'_> {
     fn append(&mut self, _: &HeaderName, _: HeaderValue) {}
 
     fn remove(&mut self, _: &HeaderName) {}
+}
+
+/// The same.
+impl Headers for SeenResponse<'_> {
+    reads!(fields);
+
+    fn set(&mut self, _: &HeaderName, _: HeaderValue) {}
+
+    fn append(&mut self, _: &HeaderName, _: HeaderValue) {}
+
+    fn remove(&mut self, _: &HeaderName) {}
+}
+
+impl ResponseHead for SeenResponse<'_> {
+    fn status(&self) -> StatusCode {
+        self.0.status
+    }
+
+    fn set_status(&mut self, _: StatusCode) {}
 }
 
 impl RequestHead for Request<'_> {

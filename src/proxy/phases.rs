@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use http::header::{HOST, SET_COOKIE, TRANSFER_ENCODING};
+use http::header::{HOST, TRANSFER_ENCODING};
 use http::{HeaderMap, StatusCode, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::modules::http::HttpModules;
@@ -15,9 +15,10 @@ use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 
+use super::accompany;
 use super::admit::{self, Raw};
 use super::announce;
-use super::answer::{answered, finish_head};
+use super::answer::{answered, pass_on};
 use super::audit;
 use super::decide::{Decision, decide};
 use super::exchange::Exchange;
@@ -31,7 +32,7 @@ use super::report;
 use super::retry;
 use super::secured;
 use super::sound;
-use super::target::{hints, is_whole, sticky_cookie, tells_its_end};
+use super::target::hints;
 use super::tenure::Tenure;
 use super::validated;
 use super::webhooks;
@@ -213,6 +214,7 @@ impl ProxyHttp for App {
         if x.replayed.is_some() {
             keep_te(session, request)?;
         }
+        accompany::without_length(request, x)?;
         grpc::prepare(request, x)
     }
 
@@ -239,6 +241,7 @@ impl ProxyHttp for App {
         }
         pace::check(session, x, end_of_stream)?;
         grpc::decode(body, end_of_stream, x)?;
+        accompany::request_piece(session, body, end_of_stream, x)?;
         self.mirror_piece(x, body.as_ref(), end_of_stream);
         // Without a body the wait has begun already, when the target was chosen.
         if end_of_stream
@@ -296,29 +299,11 @@ impl ProxyHttp for App {
             if let (Some(connection), Some(context)) = (&x.connection, &x.context) {
                 x.tenure = Tenure::begin(connection, context, &self.live, &self.metrics);
             }
+            // From now on it is a connection: no filter that saw the request sees what is sent on it.
+            accompany::end(session, x);
             return Ok(());
         }
-        let cookie = sticky_cookie(x);
-        let (whole, told) = (is_whole(session, head), tells_its_end(head));
-        if let Some(forward) = x.forward.as_mut().filter(|_| whole) {
-            forward.end();
-            x.place = None;
-        }
-        heads::change(head, |head| {
-            heads::end_hop(head);
-            if let Some(forward) = &mut x.forward
-                && let Some(keeping) = &mut forward.keeping
-            {
-                keeping.begin(&Seen(session.req_header()), &heads::Response(head), told, now);
-                forward.keep(&[], whole);
-            }
-            if let Some(cookie) = cookie {
-                // Fails, and does nothing, only when a head would hold more fields than a map can.
-                let _ = head.headers.try_append(SET_COOKIE, cookie);
-            }
-            finish_head(session.req_header(), head, x);
-            grpc::look(head, x.forward.as_mut());
-        })
+        pass_on(session, head, x, now)
     }
 
     fn upstream_response_body_filter(
@@ -346,11 +331,12 @@ impl ProxyHttp for App {
 
     fn response_body_filter(
         &self,
-        _: &mut Session,
+        session: &mut Session,
         body: &mut Option<Bytes>,
-        _: bool,
+        end_of_stream: bool,
         x: &mut Box<Exchange>,
     ) -> pingora::Result<Option<Duration>> {
+        accompany::response_piece(session, body, end_of_stream, x)?;
         grpc::encode(body, x);
         Ok(None)
     }
@@ -397,6 +383,11 @@ impl ProxyHttp for App {
         // Our answer goes to the client itself.
         if let Some(replayed) = x.replayed.take() {
             replayed.end(session);
+        }
+        if let Some(instead) = x.instead.take()
+            && answered(session).is_none()
+        {
+            return self.replace(session, x, *instead).await;
         }
         let failure = failure::explain(e, x);
         if let Some(forward) = &mut x.forward {
@@ -459,6 +450,7 @@ impl ProxyHttp for App {
                 route.count_limits(&context.standings);
             }
         }
+        accompany::end(session, x);
         webhooks::record(x, status, duration, self.webhook_log.as_deref());
         x.in_flight = None;
         if let Some(forward) = &mut x.forward {

@@ -59,8 +59,8 @@ pub fn not_connected(session: &Session, x: &mut Exchange, mut e: Box<Error>) -> 
 
 /// Whether an answer is given up for another try. It is not for the client then.
 pub fn discards(session: &Session, head: &ResponseHeader, x: &mut Exchange, now: Instant) -> bool {
-    let Exchange { forward, context, .. } = x;
-    let Some(forward) = forward else { return false };
+    let Exchange { forward, context, is_shown, .. } = x;
+    let Some(forward) = forward.as_mut().filter(|_| !*is_shown) else { return false };
     let status = head.status.as_u16();
     if !forward.upstream.retry.rules.covers(Reason::Status(status)) {
         return false;
@@ -78,11 +78,15 @@ pub fn discarded() -> Box<Error> {
 
 /// A try that had a connection ended with an error.
 pub fn broke_off(session: &Session, x: &mut Exchange, mut e: Box<Error>, client_reused: bool) -> Box<Error> {
+    if x.instead.is_some() {
+        e.set_retry(false);
+        return e;
+    }
     if x.forward.as_ref().is_some_and(|forward| forward.pause.is_some()) {
         e.set_retry(true);
         return e;
     }
-    if answered(session).is_none() && !session.as_ref().retry_buffer_truncated() && is_unprocessed(&e) {
+    if answered(session).is_none() && is_repeatable(session, x) && is_unprocessed(&e) {
         // The service has done nothing about it: as if there had been no connection.
         let again = fails(session, x, UpstreamError::Reset, Some(Reason::Connect), clock::now());
         e.set_retry(again);
@@ -112,7 +116,7 @@ pub fn broke_off(session: &Session, x: &mut Exchange, mut e: Box<Error>, client_
 /// Whether a kept connection turned out to be dead, so that nobody has seen the request. The engine's own rule: only for
 /// idempotent methods, only with a body that can be replayed, never after a byte of the response.
 fn is_stale(session: &Session, x: &Exchange, e: &mut Box<Error>, client_reused: bool) -> bool {
-    let replayable = session.req_header().method.is_idempotent() && !session.as_ref().retry_buffer_truncated();
+    let replayable = session.req_header().method.is_idempotent() && is_repeatable(session, x);
     if !replayable || answered(session).is_some() {
         e.set_retry(false);
         return false;
@@ -126,10 +130,16 @@ fn is_stale(session: &Session, x: &Exchange, e: &mut Box<Error>, client_reused: 
     e.retry()
 }
 
+/// Whether the body can be sent once more.
+fn is_repeatable(session: &Session, x: &Exchange) -> bool {
+    !x.is_shown && !session.as_ref().retry_buffer_truncated()
+}
+
 /// A try failed, and the target is to blame. Whether another one follows.
 fn fails(session: &Session, x: &mut Exchange, kind: UpstreamError, reason: Option<Reason>, now: Instant) -> bool {
-    let Exchange { forward, context, .. } = x;
+    let Exchange { forward, context, is_shown, .. } = x;
     let Some(forward) = forward else { return false };
+    let reason = reason.filter(|_| !*is_shown);
     forward.failed(kind, now);
     let seen = Seen(session.req_header());
     let hints = hints(&seen, context.as_ref());

@@ -75,6 +75,22 @@ impl Node {
         Self { place, kind: Kind::Map(Arc::new([])) }
     }
 
+    /// The value as JSON. Where it was written is forgotten.
+    pub fn to_json(&self) -> serde_json::Value {
+        use serde_json::Value;
+        match &self.kind {
+            Kind::Null => Value::Null,
+            Kind::Bool(value) => Value::Bool(*value),
+            Kind::Int(value) => Value::from(*value),
+            Kind::Float(value) => Value::from(*value),
+            Kind::Str(text) => Value::String(text.text.to_string()),
+            Kind::Seq(items) => Value::Array(items.iter().map(Self::to_json).collect()),
+            Kind::Map(entries) => {
+                Value::Object(entries.iter().map(|entry| (entry.key.text.to_string(), entry.value.to_json())).collect())
+            }
+        }
+    }
+
     pub fn is_null(&self) -> bool {
         matches!(self.kind, Kind::Null)
     }

@@ -39,6 +39,7 @@ mod mirroring;
 mod misbehaving;
 mod observe;
 mod overload;
+mod plugins;
 mod proxy_protocol;
 mod proxying;
 mod quota;

@@ -14,7 +14,7 @@ fn limits() -> Arc<Limits> {
 fn on(settings: &str, limits: &Arc<Limits>) -> Arc<dyn AsyncFilter> {
     match step_on::<QuotaSettings>(settings, limits) {
         Ok(Step::Async(filter)) => filter,
-        Ok(Step::Sync(_) | Step::Body(_)) => panic!("{} is switched off", QuotaSettings::NAME),
+        Ok(Step::Sync(_) | Step::Body(_) | Step::Stream(_)) => panic!("{} is switched off", QuotaSettings::NAME),
         Err(problems) => panic!("{problems:#?}"),
     }
 }

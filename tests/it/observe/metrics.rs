@@ -130,7 +130,13 @@ async fn gauges_go_up_and_down() {
 
 /// Metrics that show only where their feature is in use: in `tls.rs`, in the tests of `proxy/tenure.rs`, in `issuers.rs`, in
 /// `breaker.rs`, in `discovery`, in `concurrency.rs`, in `limits/rate_limit.rs`, in `webhooks.rs`, in the tests of `observe/metrics.rs`.
-const ELSEWHERE: [&str; 40] = [
+const ELSEWHERE: [&str; 46] = [
+    "tollgate_plugin_failures_total",
+    "tollgate_plugin_instances",
+    "tollgate_plugin_memory_bytes",
+    "tollgate_plugin_counter_total",
+    "tollgate_plugin_gauge",
+    "tollgate_plugin_histogram",
     "tollgate_discovery_age_seconds",
     "tollgate_discovery_endpoints",
     "tollgate_discovery_lookups_total",

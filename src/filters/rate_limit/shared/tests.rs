@@ -45,7 +45,7 @@ fn step(text: &str) -> Result<Step, Vec<String>> {
 fn filter(text: &str) -> Arc<dyn AsyncFilter> {
     match step(text) {
         Ok(Step::Async(filter)) => filter,
-        Ok(Step::Sync(_) | Step::Body(_)) => panic!("it waits for nobody"),
+        Ok(Step::Sync(_) | Step::Body(_) | Step::Stream(_)) => panic!("it waits for nobody"),
         Err(problems) => panic!("{problems:#?}"),
     }
 }

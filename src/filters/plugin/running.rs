@@ -1,0 +1,357 @@
+//! The filter at work: what a plugin wants, in terms of the chain.
+
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use super::{LimitSettings, OnFailure, PluginSettings};
+use crate::context::{Context, Held};
+use crate::contract::{Compiler, Outset, Passed, Pending, Setting, Step, StreamFilter, Verdict};
+use crate::head::{RequestHead, ResponseHead};
+use crate::reply::{Code, Rejection, Reply};
+use crate::types::{Period, Size};
+use crate::wasm::exchange::{Access, View};
+use crate::wasm::instance::{Failure, Head, Outcome};
+use crate::wasm::mailbox::Mail;
+use crate::wasm::plugin::{Limits, Plugin, Terms};
+use crate::wasm::status::Action;
+use crate::wasm::stream::{Stream, Way};
+use crate::yaml::{Located, Node, Problem};
+
+/// Builds the filter. The file was read with the configuration; it is compiled here, beside the request path.
+pub(super) fn build(settings: &PluginSettings, compiler: &mut Compiler) -> Option<Step> {
+    let limits = limits(&settings.limits, compiler)?;
+    let stem = Path::new(&settings.file.value).file_stem().and_then(|stem| stem.to_str()).unwrap_or("plugin");
+    let name = settings.name.as_ref().map_or(stem, |name| name.value.as_str());
+    let terms = Terms {
+        name: name.into(),
+        root_id: settings.root_id.as_deref().unwrap_or_default().into(),
+        configuration: configuration(settings.config.as_ref()),
+        vm_configuration: configuration(settings.vm_config.as_ref()),
+        limits,
+        calls: calls(&settings.calls, compiler)?,
+    };
+    let plugins = Arc::clone(compiler.plugins());
+    let got = plugins.get(compiler.file(&settings.file)?, &terms);
+    match got {
+        Ok(plugin) => {
+            let number = compiler.number();
+            Some(Step::Stream(Arc::new(Running { plugin, on_failure: settings.on_failure, number })))
+        }
+        Err(words) => {
+            for words in words {
+                compiler.report(
+                    Problem::new(settings.file.place, format!("`{}` cannot be used: {words}", settings.file.value))
+                        .with_hint("`tollgate plugin check FILE` says what a plugin has and needs"),
+                );
+            }
+            None
+        }
+    }
+}
+
+/// The upstreams that it may call.
+fn calls(written: &[Located<String>], compiler: &mut Compiler) -> Option<Box<[Box<str>]>> {
+    let mut are_known = true;
+    for name in written {
+        are_known &= compiler.has_upstream(name);
+    }
+    are_known.then(|| written.iter().map(|name| name.value.as_str().into()).collect())
+}
+
+/// A text as it is, anything else as JSON.
+fn configuration(node: Option<&Node>) -> Bytes {
+    match node {
+        None => Bytes::new(),
+        Some(node) => match node.as_str() {
+            Some(text) => Bytes::copy_from_slice(text.as_bytes()),
+            None => Bytes::from(node.to_json().to_string()),
+        },
+    }
+}
+
+/// What is written, within its bounds.
+fn limits(settings: &LimitSettings, compiler: &mut Compiler) -> Option<Limits> {
+    let default = Limits::default();
+    let mut is_sound = true;
+    let mut check = |fits: bool, place, message: &str| {
+        if !fits {
+            is_sound = false;
+            compiler.report(Problem::new(place, message.to_owned()));
+        }
+    };
+    let mut size = |written: &Option<Located<Size>>, default: usize, least: u64, most: u64, message: &str| {
+        written.as_ref().map_or(default, |written| {
+            check((least..=most).contains(&written.value.0), written.place, message);
+            usize::try_from(written.value.0).unwrap_or(default)
+        })
+    };
+    let memory_max = size(&settings.memory, default.memory_max, 1 << 20, 1 << 30, "`memory` must be 1MiB to 1GiB");
+    let body_max = size(&settings.body, default.body_max, 0, 64 << 20, "`body` must be at most 64MiB");
+    let mut period = |written: &Option<Located<Period>>, default: Duration, least: u64, most: u64, message: &str| {
+        written.as_ref().map_or(default, |written| {
+            let bounds = Duration::from_millis(least)..=Duration::from_millis(most);
+            check(bounds.contains(&written.value.0), written.place, message);
+            written.value.0
+        })
+    };
+    let time_max = period(&settings.time, default.time_max, 1, 1_000, "`time` must be 1ms to 1s");
+    let start_time_max = period(&settings.start, default.start_time_max, 10, 60_000, "`start` must be 10ms to 1m");
+    let held_max = period(&settings.held, default.held_max, 1, 300_000, "`held` must be 1ms to 5m");
+    let instances_max = settings.instances.as_ref().map_or(default.instances_max, |written| {
+        check((1..=10_000).contains(&written.value), written.place, "`instances` must be 1 to 10000");
+        usize::try_from(written.value).unwrap_or(default.instances_max)
+    });
+    is_sound.then_some(Limits { memory_max, time_max, start_time_max, held_max, body_max, instances_max })
+}
+
+struct Running {
+    plugin: Arc<Plugin>,
+    on_failure: OnFailure,
+    number: u64,
+}
+
+/// What is remembered of an exchange. `None` once the plugin failed and is skipped.
+type Kept = Mutex<Accompanied>;
+
+struct Accompanied {
+    stream: Stream,
+    /// It was shown the whole body of the request before that went on.
+    has_seen_body: bool,
+}
+
+impl StreamFilter for Running {
+    fn on_request<'a>(&'a self, request: &'a mut dyn RequestHead, ends: bool, context: &'a mut Context) -> Setting<'a> {
+        Box::pin(self.enter(request, ends, context))
+    }
+
+    fn on_whole_body<'a>(
+        &'a self,
+        request: &'a mut dyn RequestHead,
+        body: &'a mut Bytes,
+        context: &'a mut Context,
+    ) -> Pending<'a> {
+        Box::pin(self.look(request, body, context))
+    }
+
+    fn preview(&self, request: &mut dyn RequestHead, body: &Bytes, context: &mut Context) -> Verdict {
+        let decided = match self.begin(request, body.is_empty(), false, context) {
+            Ok(None) if !body.is_empty() => self.show(request, &mut body.clone(), context),
+            decided => decided,
+        };
+        match decided {
+            Ok(Some(verdict)) => verdict,
+            // What it asked of others was not sent: what they would say is not known here.
+            Ok(None) if self.expects_answers(context) => Verdict::Continue,
+            Ok(None) => self.verdict(&Failure::Held),
+            Err(failure) => self.verdict(&failure),
+        }
+    }
+
+    fn watches_request_body(&self, context: &Context) -> bool {
+        let watches = |kept: &Kept| {
+            let kept = lock(kept);
+            !kept.has_seen_body && kept.stream.looks_at_bodies().0
+        };
+        context.kept.of::<Kept>(self.number).is_some_and(watches)
+    }
+
+    fn on_request_piece(&self, request: &dyn RequestHead, piece: Bytes, ends: bool, context: &Context) -> Passed {
+        if !self.watches_request_body(context) {
+            return Ok(piece);
+        }
+        self.pass(Way::Request, View::behind_request(request, context), piece, ends, context)
+    }
+
+    fn on_response(
+        &self,
+        request: &dyn RequestHead,
+        response: &mut dyn ResponseHead,
+        ends: bool,
+        context: &Context,
+    ) -> Result<Option<Box<Reply>>, Box<Rejection>> {
+        let Some(kept) = context.kept.of::<Kept>(self.number) else { return Ok(None) };
+        let mut view = View::behind_request(request, context).with_response(Access::Change(response));
+        let told = lock(kept).stream.head(Head::Response, ends, &mut view);
+        match told {
+            Ok(outcome) if outcome.wish.closes => Err(Box::new(closed())),
+            Ok(outcome) => Ok(outcome.wish.reply),
+            Err(failure) => self.failed(&failure).map(|()| None),
+        }
+    }
+
+    fn on_response_piece(&self, request: &dyn RequestHead, piece: Bytes, ends: bool, context: &Context) -> Passed {
+        self.pass(Way::Response, View::behind_request(request, context), piece, ends, context)
+    }
+
+    fn on_end(&self, request: &dyn RequestHead, response: Option<&dyn ResponseHead>, context: &Context) {
+        let Some(kept) = context.kept.of::<Kept>(self.number) else { return };
+        let view = View::behind_request(request, context);
+        let mut view = match response {
+            Some(response) => view.with_response(Access::Read(response)),
+            None => view,
+        };
+        lock(kept).stream.finish(Some(&mut view));
+    }
+}
+
+impl Running {
+    /// The way of the head, to its end.
+    async fn enter(&self, request: &mut dyn RequestHead, ends: bool, context: &mut Context) -> Outset {
+        let mut decided = self.begin(request, ends, true, context);
+        if matches!(decided, Ok(None)) {
+            decided = self.wait(request, None, context, ends).await;
+        }
+        match decided {
+            Ok(Some(verdict)) => Outset::Decided(verdict),
+            Ok(None) if ends => Outset::Decided(self.verdict(&Failure::Held)),
+            Ok(None) => Outset::Body(self.plugin.terms().limits.body_max as u64),
+            Err(failure) => Outset::Decided(self.verdict(&failure)),
+        }
+    }
+
+    /// The way of a body that the plugin has to see as a whole.
+    async fn look(&self, request: &mut dyn RequestHead, body: &mut Bytes, context: &mut Context) -> Verdict {
+        let mut decided = self.show(request, body, context);
+        if matches!(decided, Ok(None)) {
+            decided = self.wait(request, Some(body), context, true).await;
+        }
+        match decided {
+            Ok(Some(verdict)) => verdict,
+            Ok(None) => self.verdict(&Failure::Held),
+            Err(failure) => self.verdict(&failure),
+        }
+    }
+
+    /// Shows the head to the plugin. `None`: it pauses.
+    fn begin(
+        &self,
+        request: &mut dyn RequestHead,
+        ends: bool,
+        calls: bool,
+        context: &mut Context,
+    ) -> Result<Option<Verdict>, Failure> {
+        let mut stream = Stream::open(&self.plugin)?;
+        if !calls {
+            stream = stream.without_calls();
+        }
+        let told = stream.head(Head::Request, ends, &mut View::of_request(request, context));
+        context.kept.keep(self.number, Held::new(Kept::new(Accompanied { stream, has_seen_body: false })));
+        told.map(decided)
+    }
+
+    /// Shows the whole body to a plugin that paused for it. `None`: it pauses again, with a reason to.
+    fn show(
+        &self,
+        request: &mut dyn RequestHead,
+        body: &mut Bytes,
+        context: &mut Context,
+    ) -> Result<Option<Verdict>, Failure> {
+        let Some(kept) = context.kept.of::<Kept>(self.number) else { return Ok(Some(Verdict::Continue)) };
+        let mut kept = lock(kept);
+        kept.has_seen_body = true;
+        let mut view = View::of_request(request, context);
+        let passed = kept.stream.body(Way::Request, body.clone(), true, &mut view)?;
+        *body = passed.bytes;
+        let pauses = passed.action == Action::Pause && (kept.stream.expects_answers() || kept.stream.may_be_woken());
+        // Where nothing would ever let it go on, it goes on by itself.
+        let action = if pauses { Action::Pause } else { Action::Continue };
+        Ok(decided(Outcome { action, wish: passed.wish }))
+    }
+
+    /// Waits for what lets a request go on whose plugin pauses. `None`: nothing more will come. `ends`: no body is to come
+    /// that the plugin may be waiting for.
+    async fn wait(
+        &self,
+        request: &mut dyn RequestHead,
+        mut body: Option<&mut Bytes>,
+        context: &Context,
+        ends: bool,
+    ) -> Result<Option<Verdict>, Failure> {
+        let Some(kept) = context.kept.of::<Kept>(self.number) else { return Ok(Some(Verdict::Continue)) };
+        let (wait, wakes) = {
+            let kept = lock(kept);
+            (kept.stream.hold(), ends && kept.stream.may_be_woken())
+        };
+        let waiting = async {
+            while let Some(mail) = wait.next(wakes).await {
+                let wish = match mail {
+                    Mail::Wish(wish) => wish,
+                    Mail::Failure(failure) => return Err(lock(kept).stream.ended(failure)),
+                    Mail::Answer(number, answered) => {
+                        let mut view = View::of_request(request, context);
+                        lock(kept).stream.answer(number, answered, body.as_deref_mut(), &mut view)?
+                    }
+                };
+                let decided = decided(Outcome { action: Action::Pause, wish });
+                if decided.is_some() {
+                    return Ok(decided);
+                }
+            }
+            Ok(None)
+        };
+        let held_max = self.plugin.terms().limits.held_max;
+        let decided = tokio::time::timeout(held_max, waiting).await.unwrap_or(Err(Failure::Held));
+        lock(kept).stream.release();
+        decided
+    }
+
+    fn expects_answers(&self, context: &Context) -> bool {
+        context.kept.of::<Kept>(self.number).is_some_and(|kept| lock(kept).stream.expects_answers())
+    }
+
+    /// Shows a piece of a body that is passing.
+    fn pass(&self, way: Way, mut view: View<'_>, piece: Bytes, ends: bool, context: &Context) -> Passed {
+        let Some(kept) = context.kept.of::<Kept>(self.number) else { return Ok(piece) };
+        match lock(kept).stream.body(way, piece.clone(), ends, &mut view) {
+            Ok(passed) if passed.wish.closes || passed.wish.reply.is_some() => Err(Box::new(closed())),
+            Ok(passed) => Ok(passed.bytes),
+            Err(failure) => self.failed(&failure).map(|()| piece),
+        }
+    }
+
+    fn verdict(&self, failure: &Failure) -> Verdict {
+        match self.failed(failure) {
+            Ok(()) => Verdict::Continue,
+            Err(rejection) => Verdict::Reject(rejection),
+        }
+    }
+
+    /// Says that the plugin failed, and what that means for the request.
+    fn failed(&self, failure: &Failure) -> Result<(), Box<Rejection>> {
+        let plugin = &*self.plugin.terms().name;
+        let reason = failure.reason();
+        match (failure, failure.words()) {
+            // It was told of when it ended.
+            (Failure::Ended, _) => {}
+            (_, "") => tracing::error!(plugin, reason, "plugin failed"),
+            (_, words) => tracing::error!(plugin, reason, "plugin failed: {words}"),
+        }
+        match self.on_failure {
+            OnFailure::Skip => Ok(()),
+            OnFailure::Deny => Err(Box::new(Rejection::new(Code::PLUGIN_FAILED, "a filter of this route failed"))),
+        }
+    }
+}
+
+/// What a plugin decided; `None` while it pauses.
+fn decided(outcome: Outcome) -> Option<Verdict> {
+    if outcome.wish.closes {
+        return Some(Verdict::Reject(Box::new(closed())));
+    }
+    if let Some(reply) = outcome.wish.reply {
+        return Some(Verdict::Reply(reply));
+    }
+    (outcome.action == Action::Continue || outcome.wish.resumed.request).then_some(Verdict::Continue)
+}
+
+/// The plugin ended the exchange without an answer.
+fn closed() -> Rejection {
+    Rejection::new(Code::FORBIDDEN, "a filter of this route ended the request")
+}
+
+fn lock(kept: &Kept) -> MutexGuard<'_, Accompanied> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -248,3 +248,14 @@ async fn reloads_lose_no_request_and_keep_the_instances_of_what_did_not_change()
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     assert!(asking.await.unwrap() > 0);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_that_nothing_would_let_go_on_is_counted_and_refused() {
+    let upstream = Upstream::echo().await;
+    let gateway = start(&upstream, &[("pause", guests::pauses(), "")]).await;
+    gateway.get("/x").await.refused(503, "PLUGIN_FAILED");
+    gateway.counts(&[("tollgate_plugin_failures_total{plugin=\"pause\",reason=\"held\"}", 1.0)]).await;
+    assert!(upstream.requests().is_empty());
+    let gateway = start(&upstream, &[("pause", guests::pauses(), ", on_failure: skip")]).await;
+    assert_eq!(gateway.get("/x").await.status, 200);
+}

@@ -145,7 +145,7 @@ impl StreamFilter for Running {
             Ok(Some(verdict)) => verdict,
             // What it asked of others was not sent: what they would say is not known here.
             Ok(None) if self.expects_answers(context) => Verdict::Continue,
-            Ok(None) => self.verdict(&Failure::Held),
+            Ok(None) => self.verdict(&self.held()),
             Err(failure) => self.verdict(&failure),
         }
     }
@@ -206,7 +206,7 @@ impl Running {
         }
         match decided {
             Ok(Some(verdict)) => Outset::Decided(verdict),
-            Ok(None) if ends => Outset::Decided(self.verdict(&Failure::Held)),
+            Ok(None) if ends => Outset::Decided(self.verdict(&self.held())),
             Ok(None) => Outset::Body(self.plugin.terms().limits.body_max as u64),
             Err(failure) => Outset::Decided(self.verdict(&failure)),
         }
@@ -220,7 +220,7 @@ impl Running {
         }
         match decided {
             Ok(Some(verdict)) => verdict,
-            Ok(None) => self.verdict(&Failure::Held),
+            Ok(None) => self.verdict(&self.held()),
             Err(failure) => self.verdict(&failure),
         }
     }
@@ -293,7 +293,7 @@ impl Running {
             Ok(None)
         };
         let held_max = self.plugin.terms().limits.held_max;
-        let decided = tokio::time::timeout(held_max, waiting).await.unwrap_or(Err(Failure::Held));
+        let decided = tokio::time::timeout(held_max, waiting).await.unwrap_or_else(|_| Err(self.held()));
         lock(kept).stream.release();
         decided
     }
@@ -310,6 +310,13 @@ impl Running {
             Ok(passed) => Ok(passed.bytes),
             Err(failure) => self.failed(&failure).map(|()| piece),
         }
+    }
+
+    /// The request was held for longer than it may be, or nothing would ever let it go on. Every other failure is counted where
+    /// it happens.
+    fn held(&self) -> Failure {
+        self.plugin.count(&Failure::Held);
+        Failure::Held
     }
 
     fn verdict(&self, failure: &Failure) -> Verdict {

@@ -131,6 +131,11 @@ pub fn fails() -> Vec<u8> {
     )
 }
 
+/// Pauses at the head of a request, and never says more.
+pub fn pauses() -> Vec<u8> {
+    guest("", r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (i32.const 1))"#)
+}
+
 /// Refuses its configuration when there is one, and says why.
 pub fn takes_no_configuration() -> Vec<u8> {
     guest(

@@ -86,9 +86,7 @@ impl App {
     pub(super) async fn send(&self, session: &mut Session, x: &mut Box<Exchange>, reply: Reply) -> pingora::Result<()> {
         // Before the client has the answer: what it asks next finds room.
         x.place = None;
-        let (reply, head) = passed(session.req_header(), x, reply)?;
-        let trailers_only = reply.is_trailers_only();
-        let bodiless = is_bodiless(&reply);
+        let Answer { reply, head, trailers_only, bodiless } = passed(session.req_header(), x, reply)?;
         if reply.status == StatusCode::SWITCHING_PROTOCOLS {
             return close_websocket(session, x, head, reply.body).await;
         }
@@ -106,16 +104,30 @@ impl App {
     }
 }
 
-/// An answer as it is behind the response hooks. A filter may answer in its place; then that answer passes those before it.
-fn passed(request: &RequestHeader, x: &mut Exchange, mut reply: Reply) -> pingora::Result<(Reply, response::Parts)> {
+/// An answer as it is behind the response hooks.
+struct Answer {
+    /// Its fields are in the head by now.
+    reply: Reply,
+    head: response::Parts,
+    trailers_only: bool,
+    /// No body belongs to it.
+    bodiless: bool,
+}
+
+/// Takes an answer of our own through the response hooks. A filter may answer in its place; then that answer passes those before it.
+fn passed(request: &RequestHeader, x: &mut Exchange, mut reply: Reply) -> pingora::Result<Answer> {
     loop {
         x.code = reply.code;
+        // Told by its fields, so before they are taken.
+        let trailers_only = reply.is_trailers_only();
+        let bodiless = trailers_only
+            || reply.status.is_informational()
+            || matches!(reply.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
         let mut head = Response::new(()).into_parts().0;
         head.status = reply.status;
         for (name, value) in mem::take(&mut reply.fields) {
             head.headers.try_append(name, value).map_err(|_| Error::new_in(ErrorType::InternalError))?;
         }
-        let bodiless = is_bodiless(&reply);
         if !bodiless {
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
         }
@@ -131,7 +143,7 @@ fn passed(request: &RequestHeader, x: &mut Exchange, mut reply: Reply) -> pingor
                 if !bodiless {
                     head.headers.insert(CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
                 }
-                return Ok((reply, head));
+                return Ok(Answer { reply, head, trailers_only, bodiless });
             }
             Err(instead) => {
                 // Fewer each time: it comes to an end.
@@ -143,13 +155,6 @@ fn passed(request: &RequestHeader, x: &mut Exchange, mut reply: Reply) -> pingor
             }
         }
     }
-}
-
-/// Whether no body belongs to an answer.
-fn is_bodiless(reply: &Reply) -> bool {
-    reply.is_trailers_only()
-        || reply.status.is_informational()
-        || matches!(reply.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
 }
 
 /// A refusal in the words of the protocol that the client speaks.

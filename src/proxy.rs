@@ -28,7 +28,6 @@ mod redirected;
 mod replayed;
 mod report;
 mod retry;
-mod roots;
 mod secured;
 mod shed;
 mod socket;

@@ -75,6 +75,8 @@ pub mod proxy_protocol;
 
 pub mod stream;
 
+pub mod wire;
+
 pub mod yaml;
 
 pub mod types;

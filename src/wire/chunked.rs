@@ -134,7 +134,6 @@ fn line_end(bytes: &[u8], scanned: &mut usize) -> Result<Option<usize>, Malforme
 }
 
 /// Reads what stands behind the last chunk: the trailers, and how long they are with their empty line.
-#[expect(clippy::type_complexity, reason = "told once, here")]
 fn trailers(bytes: &[u8], scanned: &mut usize) -> Result<Option<(Option<HeaderMap>, usize)>, Malformed> {
     match bytes {
         [b'\r', b'\n', ..] => return Ok(Some((None, 2))),

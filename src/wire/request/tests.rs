@@ -54,6 +54,20 @@ fn a_plain_request_is_taken_off_the_front() {
 }
 
 #[test]
+fn the_next_head_is_looked_at_from_its_beginning() {
+    let (mut bytes, mut scanned) = (BytesMut::from(with("").trim_end()), 0);
+    assert!(matches!(request(&mut bytes, &mut scanned, MAX), Look::Partial));
+    assert_eq!(scanned, bytes.len());
+    bytes.extend_from_slice(b"\r\n\r\n");
+    bytes.extend_from_slice(with("").as_bytes());
+    for _ in 0..2 {
+        assert!(matches!(request(&mut bytes, &mut scanned, MAX), Look::Whole(_)));
+        assert_eq!(scanned, 0);
+    }
+    assert!(bytes.is_empty());
+}
+
+#[test]
 fn its_values_share_the_memory_of_the_head() {
     let mut bytes = BytesMut::from(&*with("X-A: value\r\n"));
     let range = bytes.as_ptr_range();

@@ -55,8 +55,10 @@ fn a_head_is_taken_off_the_front() {
 
 #[test]
 fn one_head_follows_another() {
-    let mut bytes = BytesMut::from("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n");
-    let mut scanned = 0;
+    let (mut bytes, mut scanned) = (BytesMut::from("HTTP/1.1 100 Continue"), 0);
+    assert!(response(&mut bytes, &mut scanned, MAX).unwrap().is_none());
+    assert_eq!(scanned, bytes.len());
+    bytes.extend_from_slice(b"\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n");
     for status in [100, 204] {
         assert_eq!(response(&mut bytes, &mut scanned, MAX).unwrap().unwrap().parts.status, status);
     }

@@ -75,10 +75,24 @@ pub type Judged = SmallVec<[(HeaderName, Span); 24]>;
 pub fn map(judged: Judged, head: &Bytes) -> Result<HeaderMap, Malformed> {
     let mut map = HeaderMap::with_capacity(judged.len().saturating_add(ROOM));
     for (name, span) in judged {
-        let value = span.within(head).and_then(|value| HeaderValue::from_maybe_shared(value).ok()).ok_or(Malformed)?;
+        let value = span.within(head).ok_or(Malformed)?;
+        // The parser leaves line breaks in a value only where it is folded, and only if it was told to take that.
+        let value = if memchr::memchr(b'\n', &value).is_some() { unfolded(&value) } else { value };
+        let value = HeaderValue::from_maybe_shared(value).map_err(|_| Malformed)?;
         map.try_append(name, value).map_err(|_| Malformed)?;
     }
     Ok(map)
+}
+
+/// A value in one line: each line break, with the blanks around it, becomes one space.
+#[cold]
+fn unfolded(value: &[u8]) -> Bytes {
+    let mut line = Vec::with_capacity(value.len());
+    for part in value.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|part| !part.is_empty()) {
+        line.extend_from_slice(if line.is_empty() { b"" } else { b" " });
+        line.extend_from_slice(part);
+    }
+    line.into()
 }
 
 #[cfg(test)]

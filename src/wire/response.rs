@@ -29,7 +29,8 @@ pub struct PlainResponse {
 /// Looks for the head of an answer at the beginning of what a service has sent so far; `Ok(None)` asks for more.
 ///
 /// As with [`super::request`], a whole head was taken off the front of `bytes`, and `scanned` is 0 before the first look at each
-/// head, interim ones too. Lines may end with a bare LF, as they may for the other engine.
+/// head, interim ones too. What the other engine takes of services is taken here as well: lines may end with a bare LF, and values
+/// may be folded; they are unfolded (RFC 9112 §5.2).
 pub fn response(
     bytes: &mut BytesMut,
     scanned: &mut usize,
@@ -69,7 +70,7 @@ fn judge(head: &[u8], fields_max: usize) -> Result<Head, Malformed> {
     let mut places = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let mut parsed = Response::new(&mut []);
     let places = places.get_mut(..fields_max.min(FIELDS_MAX)).ok_or(Malformed)?;
-    match ParserConfig::default().parse_response_with_uninit_headers(&mut parsed, head, places) {
+    match parser().parse_response_with_uninit_headers(&mut parsed, head, places) {
         Ok(Status::Complete(length)) if length == head.len() => {}
         _ => return Err(Malformed),
     }
@@ -124,7 +125,13 @@ impl Options {
 fn is_hopeless(start: &[u8], fields_max: usize) -> bool {
     let mut places = [const { MaybeUninit::uninit() }; FIELDS_MAX];
     let places = places.get_mut(..fields_max.min(FIELDS_MAX)).unwrap_or_default();
-    ParserConfig::default().parse_response_with_uninit_headers(&mut Response::new(&mut []), start, places).is_err()
+    parser().parse_response_with_uninit_headers(&mut Response::new(&mut []), start, places).is_err()
+}
+
+fn parser() -> ParserConfig {
+    let mut parser = ParserConfig::default();
+    parser.allow_obsolete_multiline_headers_in_responses(true);
+    parser
 }
 
 /// How the end of an answer's body is told (RFC 9112 §6.3).

@@ -130,10 +130,6 @@ fn fields_have_one_form() {
         "X: a\0b\r\n",
         "X: a\u{1}\r\n",
         "X: a\u{7f}\r\n",
-        "X: a\r\n b\r\n",
-        "X: a\r\n\tb\r\n",
-        "X:\r\n b\r\n",
-        "X: a\n b\r\n",
         "Transfer-Encoding : chunked\r\n",
         "X: a\r\r\n",
     ] {
@@ -141,6 +137,32 @@ fn fields_have_one_form() {
     }
     for lines in ["HTTP/1.1 200 OK\nX: a\n\n", "HTTP/1.1 200 OK\r\nX: a\n\r\n", "HTTP/1.1 200 OK\nX: a\r\n\n"] {
         assert_eq!(whole(lines).parts.headers["x"], "a", "{lines:?}");
+    }
+}
+
+#[test]
+fn folded_values_are_unfolded() {
+    for (fields, value) in [
+        ("X: a\r\n b\r\n", "a b"),
+        ("X: a \t\r\n\t  b\r\n \r\n c\r\n", "a b c"),
+        ("X:\r\n b\r\n", "b"),
+        ("X: a\n b\r\n", "a b"),
+        ("X: a\r\n \r\n", "a"),
+        ("X:\r\n \r\n", ""),
+        ("X: a\r\n HTTP/1.1 200 OK\r\n", "a HTTP/1.1 200 OK"),
+        ("X: a\r\n Content-Length: 5\r\n", "a Content-Length: 5"),
+    ] {
+        let read = whole(with(fields));
+        assert_eq!((read.parts.headers["x"].as_bytes(), read.parts.headers.len()), (value.as_bytes(), 1), "{fields:?}");
+    }
+    for fields in [" X: a\r\n", "X: a\r b\r\n", "X: a\r\n b\0\r\n", "X\r\n : a\r\n"] {
+        assert!(is_malformed(with(fields)), "{fields:?}");
+    }
+    for fields in ["Content-Length: 1\r\n 2\r\n", "Transfer-Encoding: gzip,\r\n chunked\r\n"] {
+        assert_eq!(framing(&whole(with(fields)).parts, false), Err(Malformed), "{fields:?}");
+    }
+    for fields in ["Connection: x-a,\r\n close\r\n", "Connection:\r\n close\r\n", "Connection: x-a\r\n ,close\r\n"] {
+        assert!(!whole(with(fields)).persists, "{fields:?}");
     }
 }
 

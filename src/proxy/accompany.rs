@@ -5,12 +5,11 @@ use std::mem;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderValue, Version};
+use http::{HeaderValue, Version, response};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
 
-use super::answer::answered;
 use super::exchange::Exchange;
 use super::heads::{Seen, SeenResponse};
 use crate::chain::Instead;
@@ -62,7 +61,7 @@ pub fn response_piece(session: &Session, body: &mut Option<Bytes>, ends: bool, x
 ///
 /// # Errors
 /// What is answered in its place.
-pub fn whole(request: &RequestHeader, x: &Exchange, body: &mut Bytes) -> std::result::Result<(), Instead> {
+pub fn whole(request: &Parts, x: &Exchange, body: &mut Bytes) -> std::result::Result<(), Instead> {
     let (Some(route), Some(context)) = (&x.route, &x.context) else { return Ok(()) };
     if !route.chain.accompanies() {
         return Ok(());
@@ -78,13 +77,13 @@ pub fn whole(request: &RequestHeader, x: &Exchange, body: &mut Bytes) -> std::re
 }
 
 /// Tells the filters that the exchange is over.
-pub fn end(session: &Session, x: &Exchange) {
+pub fn end(request: &Parts, answered: Option<&response::Parts>, x: &Exchange) {
     if let (Some(route), Some(context)) = (&x.route, &x.context)
         && route.chain.accompanies()
     {
-        let response = answered(session).map(|head| SeenResponse(head));
+        let response = answered.map(SeenResponse);
         let seen = response.as_ref().map(|response| -> &dyn crate::head::ResponseHead { response });
-        route.chain.end(&Seen(session.req_header()), seen, context);
+        route.chain.end(&Seen(request), seen, context);
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, SET_COOKIE};
-use http::{HeaderValue, Method, Response, StatusCode, response};
-use pingora::http::{RequestHeader, ResponseHeader};
+use http::{HeaderValue, Method, Response, StatusCode, request, response};
+use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::{FailToProxy, Session};
 use pingora::{Error, ErrorType};
@@ -105,17 +105,17 @@ impl App {
 }
 
 /// An answer as it is behind the response hooks.
-struct Answer {
+pub struct Answer {
     /// Its fields are in the head by now.
-    reply: Reply,
-    head: response::Parts,
+    pub reply: Reply,
+    pub head: response::Parts,
     trailers_only: bool,
     /// No body belongs to it.
-    bodiless: bool,
+    pub bodiless: bool,
 }
 
 /// Takes an answer of our own through the response hooks. A filter may answer in its place; then that answer passes those before it.
-fn passed(request: &RequestHeader, x: &mut Exchange, mut reply: Reply) -> pingora::Result<Answer> {
+pub fn passed(request: &request::Parts, x: &mut Exchange, mut reply: Reply) -> pingora::Result<Answer> {
     loop {
         x.code = reply.code;
         // Told by its fields, so before they are taken.
@@ -158,7 +158,7 @@ fn passed(request: &RequestHeader, x: &mut Exchange, mut reply: Reply) -> pingor
 }
 
 /// A refusal in the words of the protocol that the client speaks.
-fn worded(request: &RequestHeader, x: &Exchange, rejection: Rejection) -> pingora::Result<Reply> {
+pub fn worded(request: &request::Parts, x: &Exchange, rejection: Rejection) -> pingora::Result<Reply> {
     let Some(context) = &x.context else { return Err(Error::new_in(ErrorType::InternalError)) };
     Ok(match grpc::speaks(request, x) {
         Some(speaks) => rejection.into_grpc_reply(speaks),
@@ -202,36 +202,40 @@ pub fn is_final(head: &ResponseHeader) -> bool {
 
 /// Passes the head of a service's answer on: through the response hooks, and to what keeps answers.
 pub fn pass_on(session: &Session, head: &mut ResponseHeader, x: &mut Exchange, now: Instant) -> pingora::Result<()> {
-    let cookie = sticky_cookie(x);
-    let (whole, told) = (is_whole(session, head), tells_its_end(head));
-    if let Some(forward) = x.forward.as_mut().filter(|_| whole) {
-        forward.end();
-        x.place = None;
-    }
     let mut instead = None;
-    heads::change(head, |head| {
-        heads::end_hop(head);
-        if let Some(forward) = &mut x.forward
-            && let Some(keeping) = &mut forward.keeping
-        {
-            keeping.begin(&Seen(session.req_header()), &heads::Response(head), told, now);
-            forward.keep(&[], whole);
-        }
-        if let Some(cookie) = cookie {
-            // Fails, and does nothing, only when a head would hold more fields than a map can.
-            let _ = head.headers.try_append(SET_COOKIE, cookie);
-        }
-        instead = finish_head(session.req_header(), head, whole, x);
-        grpc::look(head, x.forward.as_mut());
-    })?;
+    heads::change(head, |head| instead = pass(session.req_header(), head, x, now))?;
     match instead {
         Some(instead) => Err(accompany::replaced(x, instead)),
         None => Ok(()),
     }
 }
 
+/// The same, of a head that was taken apart. A filter may answer in its place.
+pub fn pass(request: &request::Parts, head: &mut response::Parts, x: &mut Exchange, now: Instant) -> Option<Instead> {
+    let cookie = sticky_cookie(x);
+    let (whole, told) = (is_whole(&request.method, head), tells_its_end(head));
+    if let Some(forward) = x.forward.as_mut().filter(|_| whole) {
+        forward.end();
+        x.place = None;
+    }
+    heads::end_hop(head);
+    if let Some(forward) = &mut x.forward
+        && let Some(keeping) = &mut forward.keeping
+    {
+        keeping.begin(&Seen(request), &heads::Response(head), told, now);
+        forward.keep(&[], whole);
+    }
+    if let Some(cookie) = cookie {
+        // Fails, and does nothing, only when a head would hold more fields than a map can.
+        let _ = head.headers.try_append(SET_COOKIE, cookie);
+    }
+    let instead = finish_head(request, head, whole, x);
+    grpc::look(head, x.forward.as_mut());
+    instead
+}
+
 /// What every response passes, whoever authored it. `ends`: no body follows. A filter may answer in its place.
-fn finish_head(request: &RequestHeader, head: &mut response::Parts, ends: bool, x: &Exchange) -> Option<Instead> {
+fn finish_head(request: &request::Parts, head: &mut response::Parts, ends: bool, x: &Exchange) -> Option<Instead> {
     let (Some(route), Some(context)) = (&x.route, &x.context) else { return None };
     let instead = route.chain.respond(x.reached, &Seen(request), &mut heads::Response(head), ends, context);
     head.headers.insert(X_REQUEST_ID, context.request_id.value());

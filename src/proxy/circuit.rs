@@ -3,14 +3,11 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use http::header::RETRY_AFTER;
-use pingora::proxy::Session;
-use pingora::{Error, ErrorType};
+use http::request::Parts;
 
 use super::exchange::{Exchange, Forward};
 use super::heads::Seen;
-use super::phases::App;
 use super::target::hints;
 use crate::clock;
 use crate::gateway::Fallback;
@@ -22,58 +19,55 @@ use crate::upstream::{Hints, NoTarget, Upstream};
 
 const MESSAGE: &str = "the service failed too often and is left alone for a while";
 
-impl App {
-    /// Sets up the way to the upstream, or to the one that stands for it. `false`: the client was answered instead. `body`: it
-    /// was gathered.
-    pub(super) async fn enter(
-        &self,
-        session: &mut Session,
-        x: &mut Box<Exchange>,
-        upstream: Arc<Upstream>,
-        body: Option<&Bytes>,
-    ) -> pingora::Result<bool> {
-        let now = if x.waited { clock::now() } else { x.started };
-        let wait = match forward(&upstream, &hints(&Seen(session.req_header()), x.context.as_ref()), x.started, now) {
-            Ok(mut forward) => {
-                if let Some(stale) = upstream.stale() {
-                    let has_body = has_body(session, body);
-                    forward.keeping = stale.keep(&Seen(session.req_header()), asked(x, has_body)).map(Box::new);
-                }
-                x.forward = Some(forward);
-                return Ok(true);
+/// What becomes of a request that is to be forwarded.
+pub enum Entry {
+    /// Its way to the upstream, or to the one that stands for it, is set up.
+    Open,
+    Reply(Reply),
+    Refuse(Rejection),
+}
+
+/// Sets up the way to the upstream. `has_body`: the request has one that is not empty, or may have.
+pub fn enter(head: &Parts, has_body: bool, x: &mut Exchange, upstream: &Arc<Upstream>) -> Entry {
+    let now = if x.waited { clock::now() } else { x.started };
+    let wait = match forward(upstream, &hints(&Seen(head), x.context.as_ref()), x.started, now) {
+        Ok(mut forward) => {
+            if let Some(stale) = upstream.stale() {
+                forward.keeping = stale.keep(&Seen(head), asked(x, has_body)).map(Box::new);
             }
-            Err(wait) => wait,
-        };
-        upstream.rejected();
-        match x.gateway.fallback_of(&upstream.name).cloned() {
-            None => self.refuse(session, x, refusal(wait)).await?,
-            Some(Fallback::Stale) => match kept(&upstream, session, x, body, now) {
-                Some(reply) => self.send(session, x, reply).await?,
-                None => self.refuse(session, x, refusal(wait)).await?,
-            },
-            Some(Fallback::Reply(handler)) => {
-                let Some(context) = &x.context else { return Err(Error::new_in(ErrorType::InternalError)) };
-                match handler.answer(&Seen(session.req_header()), context) {
-                    Ok(reply) => self.send(session, x, reply).await?,
-                    Err(rejection) => self.refuse(session, x, *rejection).await?,
-                }
+            x.forward = Some(forward);
+            return Entry::Open;
+        }
+        Err(wait) => wait,
+    };
+    upstream.rejected();
+    match x.gateway.fallback_of(&upstream.name).cloned() {
+        None => Entry::Refuse(refusal(wait)),
+        Some(Fallback::Stale) => {
+            let kept = upstream.stale().and_then(|stale| stale.answer(&Seen(head), asked(x, has_body), now));
+            kept.map_or_else(|| Entry::Refuse(refusal(wait)), Entry::Reply)
+        }
+        Some(Fallback::Reply(handler)) => {
+            let Some(context) = &x.context else { return Entry::Refuse(refusal(wait)) };
+            match handler.answer(&Seen(head), context) {
+                Ok(reply) => Entry::Reply(reply),
+                Err(rejection) => Entry::Refuse(*rejection),
             }
-            Some(Fallback::Upstream(other)) => {
-                let other = other.load();
-                match forward(&other, &hints(&Seen(session.req_header()), x.context.as_ref()), x.started, now) {
-                    Ok(forward) => {
-                        x.forward = Some(forward);
-                        return Ok(true);
-                    }
-                    Err(wait) => {
-                        // What stands for that one is not asked: there is an end to it.
-                        other.rejected();
-                        self.refuse(session, x, refusal(wait)).await?;
-                    }
+        }
+        Some(Fallback::Upstream(other)) => {
+            let other = other.load();
+            match forward(&other, &hints(&Seen(head), x.context.as_ref()), x.started, now) {
+                Ok(forward) => {
+                    x.forward = Some(forward);
+                    Entry::Open
+                }
+                Err(wait) => {
+                    // What stands for that one is not asked: there is an end to it.
+                    other.rejected();
+                    Entry::Refuse(refusal(wait))
                 }
             }
         }
-        Ok(false)
     }
 }
 
@@ -87,17 +81,6 @@ fn forward(upstream: &Arc<Upstream>, hints: &Hints<'_>, started: Instant, now: I
         Ok(()) | Err(NoTarget::Unavailable | NoTarget::Full) => {}
     }
     Ok(forward)
-}
-
-/// The answer that was kept for such a request.
-fn kept(upstream: &Upstream, session: &mut Session, x: &Exchange, body: Option<&Bytes>, now: Instant) -> Option<Reply> {
-    let has_body = has_body(session, body);
-    upstream.stale()?.answer(&Seen(session.req_header()), asked(x, has_body), now)
-}
-
-/// Whether the request has a body that is not empty, or may have one.
-fn has_body(session: &mut Session, gathered: Option<&Bytes>) -> bool {
-    gathered.map_or_else(|| !session.is_body_done(), |body| !body.is_empty())
 }
 
 fn asked(x: &Exchange, has_body: bool) -> Asked<'_> {

@@ -45,8 +45,9 @@ impl From<Unread> for Decision {
     }
 }
 
-/// Walks the chain, then asks the handler. `head` is that of the session, taken out of it.
-pub async fn decide(session: &mut Session, head: &mut Parts, x: &mut Exchange) -> Decision {
+/// Walks the chain, then asks the handler. `head` is that of the session, taken out of it. Without a session there is no body, and
+/// no filter may look at one.
+pub async fn decide(session: Option<&mut Session>, head: &mut Parts, x: &mut Exchange) -> Decision {
     let mut body = None;
     match walk(session, head, &mut body, x).await {
         Some(decision) => decision,
@@ -55,7 +56,12 @@ pub async fn decide(session: &mut Session, head: &mut Parts, x: &mut Exchange) -
 }
 
 /// Walks the chain. `None`: every filter let the request go on.
-async fn walk(session: &mut Session, head: &mut Parts, body: &mut Option<Bytes>, x: &mut Exchange) -> Option<Decision> {
+async fn walk(
+    mut session: Option<&mut Session>,
+    head: &mut Parts,
+    body: &mut Option<Bytes>,
+    x: &mut Exchange,
+) -> Option<Decision> {
     let Exchange { gateway, route, context, reached, original, waited, body_bytes_in, is_unmeasured, .. } = x;
     let (Some(route), Some(context)) = (route.as_ref(), context.as_mut()) else { return Some(not_admitted()) };
     let length = route.chain.accompanies().then(|| head.headers.get(CONTENT_LENGTH).cloned()).flatten();
@@ -71,6 +77,7 @@ async fn walk(session: &mut Session, head: &mut Parts, body: &mut Option<Bytes>,
                 verdict
             }
             Stop::Body(filter) => {
+                let Some(session) = session.as_deref_mut() else { return Some(not_admitted()) };
                 *waited = true;
                 let bounds = Bounds::new(&gateway.settings.limits, route.body_bytes_max);
                 let bounds = bounds.at_most(filter.body_bytes_max());
@@ -81,6 +88,7 @@ async fn walk(session: &mut Session, head: &mut Parts, body: &mut Option<Bytes>,
                 }
             }
             Stop::Stream(filter) => {
+                let Some(session) = session.as_deref_mut() else { return Some(not_admitted()) };
                 *waited = true;
                 let before = reached.saturating_sub(1);
                 let bounds = Bounds::new(&gateway.settings.limits, route.body_bytes_max);

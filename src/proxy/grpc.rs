@@ -6,7 +6,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, TE};
-use http::{HeaderMap, HeaderName, HeaderValue, Version, response};
+use http::{HeaderMap, HeaderName, HeaderValue, Version, request, response};
 use pingora::http::RequestHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::Session;
@@ -27,7 +27,7 @@ const DIGITS_MAX: usize = 8;
 const VALUE_MAX: u128 = 99_999_999;
 
 /// How the request of this exchange speaks gRPC, when it does. Over HTTP/1.1 there is gRPC-Web alone.
-pub fn speaks(head: &RequestHeader, x: &Exchange) -> Option<Speaks> {
+pub fn speaks(head: &request::Parts, x: &Exchange) -> Option<Speaks> {
     if let Some(web) = x.context.as_ref().and_then(|context| context.grpc_web) {
         return Some(web);
     }
@@ -36,7 +36,7 @@ pub fn speaks(head: &RequestHeader, x: &Exchange) -> Option<Speaks> {
 }
 
 /// Bounds the exchange by the deadline of its client. Called when the way to the upstream is known.
-pub fn take_deadline(head: &RequestHeader, x: &mut Exchange) -> std::result::Result<(), Rejection> {
+pub fn take_deadline(head: &request::Parts, x: &mut Exchange) -> std::result::Result<(), Rejection> {
     let Some(forward) = x.forward.as_mut().filter(|forward| forward.upstream.protocol != Protocol::Http1) else {
         return Ok(());
     };

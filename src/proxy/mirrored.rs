@@ -3,7 +3,6 @@
 use bytes::Bytes;
 use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
 use http::request;
-use pingora::proxy::Session;
 
 use super::admit;
 use super::exchange::Exchange;
@@ -36,24 +35,36 @@ pub struct Copying {
     charge: Charge,
 }
 
+/// The body of a request that may be copied.
+#[derive(Clone, Copy)]
+pub enum Body<'a> {
+    None,
+    Gathered(&'a Bytes),
+    /// It passes in pieces.
+    Coming,
+}
+
 impl App {
-    /// Begins a copy of a request that is forwarded, when it is one of those that are copied. `body`: it was gathered.
-    pub(super) fn mirror(&self, session: &mut Session, x: &mut Exchange, body: Option<&Bytes>) {
+    /// Begins a copy of a request that is forwarded, when it is one of those that are copied.
+    pub(super) fn mirror(&self, head: &request::Parts, x: &mut Exchange, body: Body<'_>) {
         let Some(mirror) = x.route.as_ref().and_then(|route| route.mirror.as_ref()) else { return };
-        if session.is_upgrade_req() {
-            return;
-        }
         let Some(ticket) = mirror.draw() else { return };
         let max = mirror.body_bytes_max;
-        let length = body.map(|body| body.len() as u64).or_else(|| admit::length(session.req_header()));
+        let length = match body {
+            Body::None => None,
+            Body::Gathered(body) => Some(body.len() as u64),
+            Body::Coming => admit::length(head),
+        };
         if length.is_some_and(|length| length > max) {
             return;
         }
-        let copied = copied(session.req_header());
+        let copied = copied(head);
         match body {
-            Some(body) => self.mirrors.send(copied, body.clone(), ticket),
-            None if session.is_body_done() => self.mirrors.send(copied, Bytes::new(), ticket),
-            None => x.copying = Some(Box::new(Copying { copied, ticket, body: Vec::new(), charge: BODIES.charge() })),
+            Body::Gathered(body) => self.mirrors.send(copied, body.clone(), ticket),
+            Body::None => self.mirrors.send(copied, Bytes::new(), ticket),
+            Body::Coming => {
+                x.copying = Some(Box::new(Copying { copied, ticket, body: Vec::new(), charge: BODIES.charge() }))
+            }
         }
     }
 

@@ -18,25 +18,26 @@ use pingora::{Error, ErrorType};
 use super::accompany;
 use super::admit::{self, Raw};
 use super::announce;
-use super::answer::{answered, pass_on};
+use super::answer::{self, answered, pass_on};
+use super::attempt::{self, Attempt};
 use super::audit;
+use super::circuit::{Entry, enter};
 use super::decide::{Decision, decide};
 use super::exchange::Exchange;
 use super::failure::{self, CLIENT_GONE, Failure};
 use super::grpc;
-use super::heads::{self, Request, Seen};
+use super::heads::{self, Request};
+use super::mirrored::Body;
 use super::pace;
 use super::peer::{peer, shorter};
 use super::replayed::{keep_te, replay};
-use super::report;
+use super::report::{self, Answered};
 use super::retry;
 use super::secured;
+use super::sent::Sent;
 use super::sound;
-use super::target::hints;
 use super::tenure::Tenure;
 use super::validated;
-use super::webhooks;
-use crate::caller::Credential;
 use crate::client;
 use crate::clock;
 use crate::config::UpstreamHost;
@@ -85,7 +86,7 @@ impl ProxyHttp for App {
             }
             Ok(None) => match validated::answer(&head, x).map(Decision::Reply).or_else(|| self.shed(x)) {
                 Some(decided) => decided,
-                None => decide(session, &mut head, x).await,
+                None => decide(Some(session), &mut head, x).await,
             },
             Err(rejection) => {
                 admit::fall_back(x);
@@ -105,14 +106,30 @@ impl ProxyHttp for App {
         heads::put_back(session.req_header_mut(), head);
         match decision {
             Decision::Forward(upstream, body) => {
-                if !self.enter(session, x, upstream, body.as_ref()).await? {
-                    return Ok(true);
+                let has_body = body.as_ref().map_or_else(|| !session.is_body_done(), |body| !body.is_empty());
+                match enter(session.req_header(), has_body, x, &upstream) {
+                    Entry::Open => {}
+                    Entry::Reply(reply) => {
+                        self.send(session, x, reply).await?;
+                        return Ok(true);
+                    }
+                    Entry::Refuse(rejection) => {
+                        self.refuse(session, x, rejection).await?;
+                        return Ok(true);
+                    }
                 }
                 if let Err(rejection) = grpc::take_deadline(session.req_header(), x) {
                     self.refuse(session, x, rejection).await?;
                     return Ok(true);
                 }
-                self.mirror(session, x, body.as_ref());
+                if !session.is_upgrade_req() {
+                    let copied = match &body {
+                        Some(body) => Body::Gathered(body),
+                        None if session.is_body_done() => Body::None,
+                        None => Body::Coming,
+                    };
+                    self.mirror(session.req_header(), x, copied);
+                }
                 if let Some(body) = body.filter(|body| !body.is_empty()) {
                     x.replayed = Some(replay(session, body)?);
                 }
@@ -136,35 +153,10 @@ impl ProxyHttp for App {
 
     async fn upstream_peer(&self, session: &mut Session, x: &mut Box<Exchange>) -> pingora::Result<Box<HttpPeer>> {
         retry::pause(session, x).await?;
-        let (Some(route), Some(forward)) = (x.route.as_ref(), x.forward.as_mut()) else {
-            return Err(Error::new_in(ErrorType::InternalError));
-        };
-        let first_byte = forward.first_byte(route.first_byte);
-        // A chain that waited for nothing took no time worth a look at the clock.
-        let now = if x.waited || forward.target.is_some() { clock::now() } else { x.started };
-        let remaining = forward.remaining(now);
-        if remaining.is_some_and(|remaining| remaining.is_zero()) {
-            forward.gave_up(now);
-            x.code = Some(Code::GATEWAY_TIMEOUT);
-            return Err(Error::new_up(ErrorType::ReadTimedout));
-        }
-        let chosen = match forward.next(&hints(&Seen(session.req_header()), x.context.as_ref()), now) {
-            Ok(chosen) => chosen,
-            Err(none) => {
-                forward.gave_up(now);
-                x.code = Some(forward.code_without(none));
-                return Err(Error::new_up(ErrorType::ConnectNoRoute));
-            }
-        };
+        let attempt = attempt::begin(session.req_header(), x)?;
+        let Attempt { chosen, now, remaining, first_byte } = attempt;
+        let Some(forward) = x.forward.as_ref() else { return Err(Error::new_in(ErrorType::InternalError)) };
         let upstream = &*forward.upstream;
-        if x.replayed.is_none() {
-            // What the last attempt has sent comes again.
-            x.body_bytes_in = 0;
-        }
-        forward.tried.push(chosen.index);
-        forward.target = Some(Arc::clone(&chosen.metrics));
-        forward.address = Some(chosen.address);
-        forward.attempt = now;
         // A client of HTTP/1.0 need not send a Host; what goes on is HTTP/1.1, which has one.
         // It is the first field, as a rule: looking for it by its name costs more.
         let names_host = || session.req_header().headers.keys().any(|name| *name == HOST);
@@ -178,7 +170,7 @@ impl ProxyHttp for App {
         match &x.connection {
             Some(connection) if !connection.is_h2() => {
                 if x.replayed.is_none() && session.is_body_done() {
-                    connection.expect_within(now, shorter(first_byte, remaining));
+                    connection.expect_within(now, first_byte);
                 }
             }
             // No deadline of the connection ends one exchange of many: one timer serves the wait for the head and the waits
@@ -270,16 +262,9 @@ impl ProxyHttp for App {
             // Pingora would pass it on, and the client would read the next response as this one's.
             return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
         }
-        let Some(forward) = x.forward.as_mut() else { return Ok(()) };
         let now = clock::now();
-        let to_head = now.saturating_duration_since(forward.attempt);
-        forward.responded(head.status.as_u16(), to_head, now);
-        if retry::discards(session, head, x, now) {
-            return Err(retry::discarded());
-        }
+        attempt::answered(&Sent::of(session), head, x, now)?;
         let Some(forward) = x.forward.as_mut() else { return Ok(()) };
-        forward.to_head = Some(to_head);
-        forward.passed_on(head.status.as_u16(), to_head, now);
         if upgraded {
             forward.settled();
             // From now on it is a connection, and counts as one.
@@ -300,7 +285,7 @@ impl ProxyHttp for App {
                 x.tenure = Tenure::begin(connection, context, &self.live, &self.metrics);
             }
             // From now on it is a connection: no filter that saw the request sees what is sent on it.
-            accompany::end(session, x);
+            accompany::end(session.req_header(), None, x);
             return Ok(());
         }
         pass_on(session, head, x, now)
@@ -365,7 +350,7 @@ impl ProxyHttp for App {
     }
 
     fn fail_to_connect(&self, session: &mut Session, _: &HttpPeer, x: &mut Box<Exchange>, e: Box<Error>) -> Box<Error> {
-        retry::not_connected(session, x, e)
+        retry::not_connected(&Sent::of(session), x, e)
     }
 
     fn error_while_proxy(
@@ -376,7 +361,7 @@ impl ProxyHttp for App {
         x: &mut Box<Exchange>,
         client_reused: bool,
     ) -> Box<Error> {
-        retry::broke_off(session, x, e, client_reused)
+        retry::broke_off(&Sent::of(session), x, e, client_reused)
     }
 
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, x: &mut Box<Exchange>) -> FailToProxy {
@@ -436,36 +421,9 @@ impl ProxyHttp for App {
             None if error.is_some() => CLIENT_GONE,
             None => 0,
         };
-        let bytes_out = session.body_bytes_sent() as u64;
-        let now = clock::now();
-        x.finished = Some(now);
-        let duration = now.saturating_duration_since(x.started);
-        if let Some(route) = &x.route {
-            let head = session.req_header();
-            route.metrics.finished(&head.method, status, duration, x.body_bytes_in, bytes_out);
-            if let Some(code) = x.code {
-                route.metrics.refused(code.name);
-            }
-            if let Some(context) = &x.context {
-                route.count_limits(&context.standings);
-            }
-        }
-        accompany::end(session, x);
-        webhooks::record(x, status, duration, self.webhook_log.as_deref());
-        x.in_flight = None;
-        if let Some(forward) = &mut x.forward {
-            forward.end();
-        }
-        if let Some(context) = &x.context
-            && let Some(Credential::Key { id, managed: true, .. }) =
-                context.caller.as_ref().map(|caller| &caller.credential)
-        {
-            let managed = x.gateway.identity.shared().managed();
-            managed.count(id, &context.route, status, clock::wall());
-        }
-        if let Some(log) = &self.access_log {
-            report::access(log, session, x, status, duration);
-        }
+        let answered = Answered { status, bytes: session.body_bytes_sent() as u64 };
+        accompany::end(session.req_header(), answer::answered(session).map(|head| &**head), x);
+        self.finished(session.req_header(), answered, x);
     }
 }
 

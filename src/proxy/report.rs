@@ -7,9 +7,9 @@ use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use http::header::{REFERER, USER_AGENT};
+use http::request::Parts;
 use http::{HeaderValue, Version};
 use pingora::Error;
-use pingora::proxy::Session;
 use tracing::warn;
 
 use super::exchange::Exchange;
@@ -47,10 +47,17 @@ pub fn failure(error: &Error, exchange: &Exchange) {
     );
 }
 
+/// What the client was sent.
+#[derive(Clone, Copy)]
+pub struct Answered {
+    pub status: u16,
+    /// Of its body.
+    pub bytes: u64,
+}
+
 /// Writes the line of the exchange in the access log.
-pub fn access(log: &AccessLog, session: &Session, x: &Exchange, status: u16, duration: Duration) {
+pub fn access(log: &AccessLog, head: &Parts, x: &Exchange, answer: Answered, duration: Duration) {
     let Some(context) = &x.context else { return };
-    let head = session.req_header();
     let target = x.original.as_ref().unwrap_or(&head.uri);
     let seen = Seen(head);
     log.record(&Entry {
@@ -63,7 +70,7 @@ pub fn access(log: &AccessLog, session: &Session, x: &Exchange, status: u16, dur
         query: target.query(),
         hidden: &x.gateway.hidden,
         version: version(head.version),
-        status,
+        status: answer.status,
         code: x.code.map(|code| code.name),
         route: Some(&*context.route).filter(|name| !name.is_empty()),
         consumer: context.caller.as_ref().map(|caller| &*caller.name),
@@ -72,7 +79,7 @@ pub fn access(log: &AccessLog, session: &Session, x: &Exchange, status: u16, dur
         duration,
         upstream_duration: x.forward.as_ref().and_then(|forward| forward.to_head),
         bytes_in: x.body_bytes_in,
-        bytes_out: session.body_bytes_sent() as u64,
+        bytes_out: answer.bytes,
         referer: head.headers.get(REFERER).map(HeaderValue::as_bytes),
         user_agent: head.headers.get(USER_AGENT).map(HeaderValue::as_bytes),
         attempts: x.forward.as_ref().map_or(0, |forward| u32::try_from(forward.tried.len()).unwrap_or(u32::MAX)),

@@ -7,14 +7,14 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::RETRY_AFTER;
-use pingora::http::ResponseHeader;
+use http::response;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorSource, ErrorType};
 
-use super::answer::answered;
 use super::exchange::{Exchange, Forward};
 use super::failure;
 use super::heads::Seen;
+use super::sent::Sent;
 use super::target::hints;
 use super::unprocessed::is_unprocessed;
 use crate::clock;
@@ -51,14 +51,14 @@ pub async fn pause(session: &mut Session, x: &mut Exchange) -> pingora::Result<(
 }
 
 /// No connection to the target came about.
-pub fn not_connected(session: &Session, x: &mut Exchange, mut e: Box<Error>) -> Box<Error> {
-    let again = fails(session, x, failure::kind(&e), Some(Reason::Connect), clock::now());
+pub fn not_connected(sent: &Sent<'_>, x: &mut Exchange, mut e: Box<Error>) -> Box<Error> {
+    let again = fails(sent, x, failure::kind(&e), Some(Reason::Connect), clock::now());
     e.set_retry(again);
     e
 }
 
 /// Whether an answer is given up for another try. It is not for the client then.
-pub fn discards(session: &Session, head: &ResponseHeader, x: &mut Exchange, now: Instant) -> bool {
+pub fn discards(sent: &Sent<'_>, head: &response::Parts, x: &mut Exchange, now: Instant) -> bool {
     let Exchange { forward, context, is_shown, .. } = x;
     let Some(forward) = forward.as_mut().filter(|_| !*is_shown) else { return false };
     let status = head.status.as_u16();
@@ -67,8 +67,8 @@ pub fn discards(session: &Session, head: &ResponseHeader, x: &mut Exchange, now:
     }
     let asked = head.headers.get(RETRY_AFTER).filter(|_| matches!(status, TOO_MANY_REQUESTS | UNAVAILABLE));
     let asked = asked.and_then(|value| retry_after(value.to_str().ok()?, clock::wall()));
-    let seen = Seen(session.req_header());
-    forward.tries_again(session, &hints(&seen, context.as_ref()), Reason::Status(status), asked, now)
+    let seen = Seen(sent.head);
+    forward.tries_again(sent, &hints(&seen, context.as_ref()), Reason::Status(status), asked, now)
 }
 
 /// The error of a try whose answer is given up.
@@ -77,7 +77,7 @@ pub fn discarded() -> Box<Error> {
 }
 
 /// A try that had a connection ended with an error.
-pub fn broke_off(session: &Session, x: &mut Exchange, mut e: Box<Error>, client_reused: bool) -> Box<Error> {
+pub fn broke_off(sent: &Sent<'_>, x: &mut Exchange, mut e: Box<Error>, client_reused: bool) -> Box<Error> {
     if x.instead.is_some() {
         e.set_retry(false);
         return e;
@@ -86,13 +86,13 @@ pub fn broke_off(session: &Session, x: &mut Exchange, mut e: Box<Error>, client_
         e.set_retry(true);
         return e;
     }
-    if answered(session).is_none() && is_repeatable(session, x) && is_unprocessed(&e) {
+    if !sent.is_answered && is_repeatable(sent, x) && is_unprocessed(&e) {
         // The service has done nothing about it: as if there had been no connection.
-        let again = fails(session, x, UpstreamError::Reset, Some(Reason::Connect), clock::now());
+        let again = fails(sent, x, UpstreamError::Reset, Some(Reason::Connect), clock::now());
         e.set_retry(again);
         return e;
     }
-    if is_stale(session, x, &mut e, client_reused) {
+    if is_stale(sent, x, &mut e, client_reused) {
         let is_to_blame = failure::blame(&e, x).is_some();
         if let Some(forward) = x.forward.as_mut().filter(|_| is_to_blame) {
             // A target is not to blame for closing an idle connection: it stays in the choice.
@@ -107,7 +107,7 @@ pub fn broke_off(session: &Session, x: &mut Exchange, mut e: Box<Error>, client_
             UpstreamError::Timeout => Some(Reason::Timeout),
             UpstreamError::Connect | UpstreamError::Tls | UpstreamError::Protocol | UpstreamError::Other => None,
         };
-        let again = fails(session, x, kind, reason, clock::now());
+        let again = fails(sent, x, kind, reason, clock::now());
         e.set_retry(again);
     }
     e
@@ -115,9 +115,9 @@ pub fn broke_off(session: &Session, x: &mut Exchange, mut e: Box<Error>, client_
 
 /// Whether a kept connection turned out to be dead, so that nobody has seen the request. The engine's own rule: only for
 /// idempotent methods, only with a body that can be replayed, never after a byte of the response.
-fn is_stale(session: &Session, x: &Exchange, e: &mut Box<Error>, client_reused: bool) -> bool {
-    let replayable = session.req_header().method.is_idempotent() && is_repeatable(session, x);
-    if !replayable || answered(session).is_some() {
+fn is_stale(sent: &Sent<'_>, x: &Exchange, e: &mut Box<Error>, client_reused: bool) -> bool {
+    let replayable = sent.head.method.is_idempotent() && is_repeatable(sent, x);
+    if !replayable || sent.is_answered {
         e.set_retry(false);
         return false;
     }
@@ -131,19 +131,19 @@ fn is_stale(session: &Session, x: &Exchange, e: &mut Box<Error>, client_reused: 
 }
 
 /// Whether the body can be sent once more.
-fn is_repeatable(session: &Session, x: &Exchange) -> bool {
-    !x.is_shown && !session.as_ref().retry_buffer_truncated()
+fn is_repeatable(sent: &Sent<'_>, x: &Exchange) -> bool {
+    !x.is_shown && sent.is_kept
 }
 
 /// A try failed, and the target is to blame. Whether another one follows.
-fn fails(session: &Session, x: &mut Exchange, kind: UpstreamError, reason: Option<Reason>, now: Instant) -> bool {
+fn fails(sent: &Sent<'_>, x: &mut Exchange, kind: UpstreamError, reason: Option<Reason>, now: Instant) -> bool {
     let Exchange { forward, context, is_shown, .. } = x;
     let Some(forward) = forward else { return false };
     let reason = reason.filter(|_| !*is_shown);
     forward.failed(kind, now);
-    let seen = Seen(session.req_header());
+    let seen = Seen(sent.head);
     let hints = hints(&seen, context.as_ref());
-    let again = reason.is_some_and(|reason| forward.tries_again(session, &hints, reason, None, now));
+    let again = reason.is_some_and(|reason| forward.tries_again(sent, &hints, reason, None, now));
     if !again {
         forward.gave_up(now);
     }
@@ -155,7 +155,7 @@ impl Forward {
     /// wait.
     fn tries_again(
         &mut self,
-        session: &Session,
+        sent: &Sent<'_>,
         hints: &Hints<'_>,
         reason: Reason,
         asked: Option<Duration>,
@@ -167,7 +167,7 @@ impl Forward {
         if tries >= usize::from(rules.attempts) || !rules.covers(reason) {
             return false;
         }
-        if reason != Reason::Connect && !(rules.allow(hints.head) && self.can_be_sent_again(session)) {
+        if reason != Reason::Connect && !(rules.allow(hints.head) && self.can_be_sent_again(sent)) {
             return false;
         }
         if !matches!(reason, Reason::Status(_)) {
@@ -195,11 +195,8 @@ impl Forward {
     }
 
     /// Whether all that was sent is still there, and nothing came back that the client has seen.
-    fn can_be_sent_again(&self, session: &Session) -> bool {
-        self.to_head.is_none()
-            && answered(session).is_none()
-            && !session.is_upgrade_req()
-            && !session.as_ref().retry_buffer_truncated()
+    fn can_be_sent_again(&self, sent: &Sent<'_>) -> bool {
+        self.to_head.is_none() && !sent.is_answered && !sent.is_upgrade && sent.is_kept
     }
 }
 

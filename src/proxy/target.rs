@@ -4,9 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{HeaderValue, Method, StatusCode, Version};
-use pingora::http::ResponseHeader;
-use pingora::proxy::Session;
+use http::{HeaderValue, Method, StatusCode, Version, response};
 
 use super::exchange::{Chosen, Exchange, Fares, Forward};
 use super::heads::Seen;
@@ -154,14 +152,14 @@ pub fn sticky_cookie(x: &Exchange) -> Option<HeaderValue> {
 }
 
 /// Whether no body follows the head of an answer (RFC 9112 §6.3).
-pub fn is_whole(session: &Session, head: &ResponseHeader) -> bool {
-    session.req_header().method == Method::HEAD
+pub fn is_whole(method: &Method, head: &response::Parts) -> bool {
+    *method == Method::HEAD
         || matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
         || head.headers.get(CONTENT_LENGTH).is_some_and(|length| length == "0")
 }
 
 /// Whether the end of the body is told by more than the end of the connection.
-pub fn tells_its_end(head: &ResponseHeader) -> bool {
+pub fn tells_its_end(head: &response::Parts) -> bool {
     head.version == Version::HTTP_2
         || head.headers.contains_key(CONTENT_LENGTH)
         || head.headers.contains_key(TRANSFER_ENCODING)

@@ -96,6 +96,7 @@ pub struct Chain {
     takes_preflight: bool,
     responds: bool,
     accompanies: bool,
+    looks_at_bodies: bool,
 }
 
 /// Where a walk stopped.
@@ -125,6 +126,7 @@ impl Chain {
             takes_preflight: links.iter().any(|link| link.hooks.preflight),
             responds: links.iter().any(|link| link.hooks.response),
             accompanies: links.iter().any(|link| link.stream().is_some()),
+            looks_at_bodies: links.iter().any(|link| matches!(link.step, Step::Body(_) | Step::Stream(_))),
             links: links.into(),
         }
     }
@@ -196,6 +198,11 @@ impl Chain {
             }
         }
         None
+    }
+
+    /// Whether some filter looks at a body.
+    pub fn looks_at_bodies(&self) -> bool {
+        self.looks_at_bodies
     }
 
     /// Whether some filter sees bodies pass.

@@ -13,6 +13,7 @@ mod audit;
 mod circuit;
 mod connection;
 mod decide;
+mod direct;
 mod edge;
 mod exchange;
 mod failure;

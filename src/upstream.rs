@@ -187,6 +187,16 @@ impl Upstream {
         }))
     }
 
+    /// Whether its targets are spoken to in HTTP/1.1 and plain text, from the first byte on.
+    pub fn is_plain(&self) -> bool {
+        self.protocol == Protocol::Http1 && self.tls.is_none() && self.tells_client.is_none()
+    }
+
+    /// Whether some breaker may keep a request from it.
+    pub fn breaks(&self) -> bool {
+        self.spec.breakers.upstream.is_some() || self.spec.breakers.target.is_some()
+    }
+
     pub fn targets(&self) -> &[Target] {
         &self.targets
     }

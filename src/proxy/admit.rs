@@ -30,6 +30,11 @@ pub struct Raw {
 }
 
 impl Raw {
+    /// Of a head that was looked at already.
+    pub fn sound(head_bytes: usize) -> Self {
+        Self { head_bytes: head_bytes as u64, target_is_sound: true }
+    }
+
     pub fn look(session: &Session, x: &Exchange) -> Self {
         let head_bytes = session.as_http1().map_or(0, |h1| h1.get_headers_raw_bytes().len()) as u64;
         let head = session.req_header();

@@ -17,12 +17,12 @@ use pingora::server::configuration::ServerConf;
 use tokio::net::TcpStream;
 use tokio::sync::watch;
 
+use super::direct::{Client, Direct, Next};
 use super::edge::{Connection, EdgeLimits, EdgeStream, Ending, H2_STREAMS_MAX, Malformed, MalformedKind};
 use super::phases::App;
 use super::socket::{Socket, VALIDATED, handshake};
 use crate::clock;
 use crate::context::{RequestId, Scheme};
-use crate::delivery::Mirrors;
 use crate::gateway::Tls;
 use crate::live::Live;
 use crate::observe::access::AccessLog;
@@ -73,12 +73,16 @@ impl Arrival {
     }
 }
 
-/// Speaks HTTP with the clients of one worker thread.
+/// Speaks HTTP with the clients of one worker thread. To be made within the runtime of that.
 pub struct Engine {
     proxy: Arc<HttpProxy<App>>,
+    direct: Direct,
     live: Arc<Live>,
     malformed: Malformed,
+    /// Connections end after their next exchange.
     shutdown: watch::Sender<bool>,
+    /// Idle ones end now.
+    draining: watch::Sender<bool>,
 }
 
 impl Engine {
@@ -95,9 +99,10 @@ impl Engine {
             metrics: Arc::clone(&metrics),
             access_log,
             webhook_log,
-            mirrors: Mirrors::default(),
+            mirrors: Arc::default(),
             overload,
         };
+        let direct = Direct::new(app.clone(), POOL_SIZE);
         let mut proxy = http_proxy(&Arc::new(conf), app);
         let mut options = HttpServerOptions::default();
         options.h2c = true;
@@ -110,7 +115,14 @@ impl Engine {
             let live = Arc::clone(&live);
             Arc::new(move |kind| answer_malformed(kind, &live, &metrics))
         };
-        Self { proxy: Arc::new(proxy), live, malformed, shutdown: watch::Sender::new(false) }
+        Self {
+            proxy: Arc::new(proxy),
+            direct,
+            live,
+            malformed,
+            shutdown: watch::Sender::new(false),
+            draining: watch::Sender::new(false),
+        }
     }
 
     /// Serves one client until it leaves, or until it is idle while the engine drains.
@@ -173,7 +185,7 @@ impl Engine {
     async fn serve_http(
         &self,
         stream: EdgeStream,
-        connection: &Connection,
+        connection: &Arc<Connection>,
         h2: bool,
         shutdown: &watch::Receiver<bool>,
     ) {
@@ -184,19 +196,37 @@ impl Engine {
         }
     }
 
-    async fn serve_http1(&self, stream: EdgeStream, connection: &Connection, shutdown: &watch::Receiver<bool>) {
+    async fn serve_http1(&self, stream: EdgeStream, connection: &Arc<Connection>, shutdown: &watch::Receiver<bool>) {
+        let mut draining = self.draining.subscribe();
+        // The sender is the engine's own: it is there as long as this is asked.
+        let mut drained = pin!(async move { drop(draining.wait_for(|draining| *draining).await) });
+        let mut client = Client::new(stream);
+        loop {
+            match self.direct.serve(&mut client, connection, shutdown, drained.as_mut()).await {
+                Next::Again => {}
+                Next::Close => return client.close().await,
+                Next::Other => match self.serve_other(client.into_stream(), connection, shutdown).await {
+                    Some(stream) => client = Client::new(stream),
+                    None => return,
+                },
+            }
+        }
+    }
+
+    /// Serves one request in the general way. Gives the stream back when another one may follow.
+    async fn serve_other(
+        &self,
+        stream: EdgeStream,
+        connection: &Connection,
+        shutdown: &watch::Receiver<bool>,
+    ) -> Option<EdgeStream> {
         let mut session = ServerSession::new_http1(Box::new(stream));
         // The stream keeps the deadlines; 0 switches Pingora's own timer off.
         session.set_keepalive(Some(0));
-        loop {
-            let served = unless_cut(connection, self.proxy.process_new_http(session, shutdown)).await;
-            let Some(reused) = served else { return };
-            let (stream, settings) = reused.consume();
-            session = ServerSession::new_http1(stream);
-            if let Some(settings) = settings {
-                settings.apply_to_session(&mut session);
-            }
-        }
+        // Apart: what it needs of a future is no burden to connections that never come here.
+        let served = Box::pin(unless_cut(connection, self.proxy.process_new_http(session, shutdown))).await?;
+        let (stream, _) = served.consume();
+        stream.into_any().downcast().ok().map(|stream: Box<EdgeStream>| *stream)
     }
 
     /// Ends connections after their next exchange, or the current one. Those that are idle may bring another one.
@@ -207,6 +237,7 @@ impl Engine {
     /// Ends idle connections now and all others after their current exchange.
     pub async fn drain(&self) {
         self.shutdown.send_replace(true);
+        self.draining.send_replace(true);
         self.proxy.http_cleanup().await;
     }
 }

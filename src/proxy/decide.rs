@@ -11,11 +11,15 @@ use pingora::{Error, ErrorType};
 
 use super::accompany;
 use super::admit;
+use super::audit;
 use super::exchange::Exchange;
 use super::gather::{Bounds, Unread, gather_apart};
 use super::heads::{Request, Seen};
+use super::phases::App;
 use super::target::hints;
+use super::validated;
 use crate::chain::Stop;
+use crate::client;
 use crate::clock;
 use crate::context::Context;
 use crate::contract::{AsyncHandler, BodyFilter, Outset, StreamFilter, Verdict};
@@ -45,9 +49,45 @@ impl From<Unread> for Decision {
     }
 }
 
-/// Walks the chain, then asks the handler. `head` is that of the session, taken out of it. Without a session there is no body, and
-/// no filter may look at one.
-pub async fn decide(session: Option<&mut Session>, head: &mut Parts, x: &mut Exchange) -> Decision {
+/// How many fields tell an upstream who the client is.
+const ANNOUNCED: usize = 6;
+
+impl App {
+    /// Decides about a request that was looked at. `head` is that of the session, taken out of it; when it is forwarded, it tells
+    /// the upstream who the client is. Without a session there is no body, and no filter may look at one.
+    pub(super) async fn decide(
+        &self,
+        session: Option<&mut Session>,
+        head: &mut Parts,
+        admitted: Result<Option<Box<Reply>>, Rejection>,
+        x: &mut Exchange,
+    ) -> Decision {
+        let decision = match admitted.or_else(|rejection| validated::pass(head, rejection, x).map(|()| None)) {
+            Ok(Some(reply)) => {
+                admit::fall_back(x);
+                Decision::Reply(reply)
+            }
+            Ok(None) => match validated::answer(head, x).map(Decision::Reply).or_else(|| self.shed(x)) {
+                Some(decided) => decided,
+                None => decide(session, head, x).await,
+            },
+            Err(rejection) => {
+                admit::fall_back(x);
+                Decision::Refuse(Box::new(rejection))
+            }
+        };
+        audit::record(head, x);
+        if let (Decision::Forward(..), Some(context), Some(connection)) = (&decision, &x.context, &x.connection) {
+            head.headers.reserve(ANNOUNCED);
+            let mut request = Request { head, original: &mut x.original };
+            client::announce(&mut request, context, &connection.peer_text);
+        }
+        decision
+    }
+}
+
+/// Walks the chain, then asks the handler.
+async fn decide(session: Option<&mut Session>, head: &mut Parts, x: &mut Exchange) -> Decision {
     let mut body = None;
     match walk(session, head, &mut body, x).await {
         Some(decision) => decision,

@@ -285,6 +285,35 @@ impl EdgeStream {
         Ok(h2)
     }
 
+    /// Has these bytes read again, before anything else.
+    pub fn rewind(&mut self, bytes: &[u8]) {
+        self.rewound.splice(..0, bytes.iter().copied());
+    }
+
+    /// Reads what a client sends ahead of its turn. It is no part of the exchange, and no progress of it.
+    pub fn poll_read_ahead(&mut self, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        match Pin::new(&mut self.io).poll_read(cx, buf) {
+            Poll::Pending => self.poll_waiting(cx),
+            read @ Poll::Ready(_) => read,
+        }
+    }
+
+    /// What was read ahead is the beginning of the next request.
+    pub fn goes_on_with(&mut self, bytes: usize) {
+        if self.connection.stage() == Stage::Idle {
+            self.received(bytes);
+        }
+    }
+
+    /// Ready when the stage has lasted too long, also while nothing is read.
+    pub fn poll_late(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let error = ready!(self.poll_deadline(cx));
+        if self.connection.stage() == Stage::Exchange {
+            self.connection.expired.store(true, Ordering::Relaxed);
+        }
+        Poll::Ready(error)
+    }
+
     /// Fails when the stage has lasted too long; otherwise the task is woken when it will have.
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let connection = &self.connection;
@@ -365,6 +394,18 @@ impl EdgeStream {
         self.held.poll_flush(&mut self.io, cx)
     }
 
+    /// What a read does that has to wait.
+    fn poll_waiting(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // Who waits for the client has nothing to add now: what is written must not wait with it. Pingora flushes a body of
+        // known length at its end only. An error shows with the next write.
+        if !self.held.is_empty() || self.io.buffers() {
+            let _ = self.held.poll_flush(&mut self.io, cx);
+            self.sent();
+        }
+        let error = ready!(self.poll_deadline(cx));
+        self.poll_expired(cx, error)
+    }
+
     /// What a read does whose deadline has passed: a client that was sending a head is told so, others are just closed.
     fn poll_expired(&mut self, cx: &mut Context<'_>, error: io::Error) -> Poll<io::Result<()>> {
         match self.connection.stage() {
@@ -404,17 +445,7 @@ impl AsyncRead for EdgeStream {
                 let new = buf.filled().get(before..).unwrap_or_default();
                 Poll::Ready(result.and_then(|()| self.allow(new)))
             }
-            Poll::Pending => {
-                // Who waits for the client has nothing to add now: what is written must not wait with it. Pingora flushes
-                // a body of known length at its end only. An error shows with the next write.
-                let this = &mut *self;
-                if !this.held.is_empty() || this.io.buffers() {
-                    let _ = this.held.poll_flush(&mut this.io, cx);
-                    this.sent();
-                }
-                let error = ready!(self.poll_deadline(cx));
-                self.poll_expired(cx, error)
-            }
+            Poll::Pending => self.poll_waiting(cx),
         }
     }
 }

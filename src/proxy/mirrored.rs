@@ -63,7 +63,7 @@ impl App {
             Body::Gathered(body) => self.mirrors.send(copied, body.clone(), ticket),
             Body::None => self.mirrors.send(copied, Bytes::new(), ticket),
             Body::Coming => {
-                x.copying = Some(Box::new(Copying { copied, ticket, body: Vec::new(), charge: BODIES.charge() }))
+                x.copying = Some(Box::new(Copying { copied, ticket, body: Vec::new(), charge: BODIES.charge() }));
             }
         }
     }

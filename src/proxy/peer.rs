@@ -13,7 +13,7 @@ use crate::upstream::Upstream;
 /// Most concurrent streams on one HTTP/2 connection to a target.
 const H2_STREAMS_MAX: usize = 100;
 /// A connection whose other end vanished without a word is given up after about a minute and a half.
-const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
+pub const TCP_KEEPALIVE: TcpKeepalive = TcpKeepalive {
     idle: Duration::from_secs(60),
     interval: Duration::from_secs(10),
     count: 3,

@@ -20,13 +20,12 @@ use super::admit::{self, Raw};
 use super::announce;
 use super::answer::{self, answered, pass_on};
 use super::attempt::{self, Attempt};
-use super::audit;
 use super::circuit::{Entry, enter};
-use super::decide::{Decision, decide};
+use super::decide::Decision;
 use super::exchange::Exchange;
 use super::failure::{self, CLIENT_GONE, Failure};
 use super::grpc;
-use super::heads::{self, Request};
+use super::heads;
 use super::mirrored::Body;
 use super::pace;
 use super::peer::{peer, shorter};
@@ -37,8 +36,6 @@ use super::secured;
 use super::sent::Sent;
 use super::sound;
 use super::tenure::Tenure;
-use super::validated;
-use crate::client;
 use crate::clock;
 use crate::config::UpstreamHost;
 use crate::delivery::Mirrors;
@@ -49,16 +46,14 @@ use crate::observe::webhooks::WebhookLog;
 use crate::overload;
 use crate::reply::Code;
 
-/// How many fields tell an upstream who the client is.
-const ANNOUNCED: usize = 6;
-
-/// The application that Pingora runs: one for each worker thread.
+/// The application that the engines run: one for each worker thread.
+#[derive(Clone)]
 pub struct App {
     pub live: Arc<Live>,
     pub metrics: Arc<Metrics>,
     pub access_log: Option<Arc<AccessLog>>,
     pub webhook_log: Option<Arc<WebhookLog>>,
-    pub mirrors: Mirrors,
+    pub mirrors: Arc<Mirrors>,
     pub overload: Arc<overload::Worker>,
 }
 
@@ -79,30 +74,11 @@ impl ProxyHttp for App {
         let raw = Raw::look(session, x);
         let mut head = heads::take(session.req_header_mut());
         let admitted = admit::admit(&mut head, &raw, x);
-        let decision = match admitted.or_else(|rejection| validated::pass(&head, rejection, x).map(|()| None)) {
-            Ok(Some(reply)) => {
-                admit::fall_back(x);
-                Decision::Reply(reply)
-            }
-            Ok(None) => match validated::answer(&head, x).map(Decision::Reply).or_else(|| self.shed(x)) {
-                Some(decided) => decided,
-                None => decide(Some(session), &mut head, x).await,
-            },
-            Err(rejection) => {
-                admit::fall_back(x);
-                if rejection.code == Code::BAD_REQUEST {
-                    // Where one thing was malformed, the next request may not begin where it seems to.
-                    session.set_keepalive(None);
-                }
-                Decision::Refuse(Box::new(rejection))
-            }
-        };
-        audit::record(&head, x);
-        if let (Decision::Forward(..), Some(context), Some(connection)) = (&decision, &x.context, &x.connection) {
-            head.headers.reserve(ANNOUNCED);
-            let mut request = Request { head: &mut head, original: &mut x.original };
-            client::announce(&mut request, context, &connection.peer_text);
+        if matches!(&admitted, Err(rejection) if rejection.code == Code::BAD_REQUEST) {
+            // Where one thing was malformed, the next request may not begin where it seems to.
+            session.set_keepalive(None);
         }
+        let decision = self.decide(Some(session), &mut head, admitted, x).await;
         heads::put_back(session.req_header_mut(), head);
         match decision {
             Decision::Forward(upstream, body) => {

@@ -18,14 +18,8 @@ pub fn check(head: &mut ResponseHeader, x: &mut Exchange) -> pingora::Result<()>
     if !has_one_reading(head) {
         return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
     }
-    if head.status.is_informational()
-        && head.status != StatusCode::SWITCHING_PROTOCOLS
-        && let Some(forward) = &mut x.forward
-    {
-        forward.interim = forward.interim.saturating_add(1);
-        if forward.interim > INTERIM_MAX {
-            return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
-        }
+    if head.status.is_informational() && head.status != StatusCode::SWITCHING_PROTOCOLS {
+        interim(x)?;
     }
     if matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
         // They have no body, whatever they say; a client that believes them would wait for one.
@@ -35,6 +29,16 @@ pub fn check(head: &mut ResponseHeader, x: &mut Exchange) -> pingora::Result<()>
         }
     }
     Ok(())
+}
+
+/// Counts an interim answer.
+///
+/// # Errors
+/// It is one too many.
+pub fn interim(x: &mut Exchange) -> pingora::Result<()> {
+    let Some(forward) = &mut x.forward else { return Ok(()) };
+    forward.interim = forward.interim.saturating_add(1);
+    if forward.interim > INTERIM_MAX { Err(Error::new_up(ErrorType::InvalidHTTPHeader)) } else { Ok(()) }
 }
 
 /// One length or one coding, in one spelling.

@@ -17,8 +17,8 @@ use super::{Look, Malformed};
 pub struct PlainRequest {
     /// Without `Connection`.
     pub parts: Parts,
-    /// Bytes of the head.
-    pub length: usize,
+    /// The head as it came.
+    pub raw: Bytes,
     /// The client asks to close afterwards (`Connection: close`).
     pub closes: bool,
 }
@@ -46,7 +46,7 @@ pub fn request(bytes: &mut BytesMut, scanned: &mut usize, fields_max: usize) -> 
         return Look::Odd;
     };
     *scanned = 0;
-    Look::Whole(PlainRequest { parts, length, closes })
+    Look::Whole(PlainRequest { parts, raw: head, closes })
 }
 
 /// A request that is plain, while the memory that it lies in is not shared yet.

@@ -134,7 +134,7 @@ async fn who_has_no_right_certificate_is_not_let_in() {
 async fn a_slow_handshake_has_an_end() {
     let upstream = Upstream::answering(answer(200, b"hello")).await;
     let ca = Authority::new("ours");
-    let limits = "limits: { header_timeout: 300ms }\n";
+    let limits = "limits: { header_timeout: 2s }\n";
     let gateway = start(&upstream, ONE, &[&ca.issue(&["a.test"], "a")], &ca, limits).await;
     let mut silent = TcpStream::connect(gateway.address).await.unwrap();
     // The first byte of a handshake record.

@@ -12,7 +12,7 @@ fn look(bytes: impl AsRef<[u8]>) -> Look<PlainRequest> {
     let mut bytes = BytesMut::from(before);
     let seen = request(&mut bytes, &mut 0, MAX);
     match &seen {
-        Look::Whole(plain) => assert_eq!(bytes, before.get(plain.length..).unwrap()),
+        Look::Whole(plain) => assert_eq!(bytes, before.get(plain.raw.len()..).unwrap()),
         Look::Partial | Look::Odd => assert_eq!(bytes, before),
     }
     seen
@@ -40,7 +40,7 @@ fn a_plain_request_is_taken_off_the_front() {
     let mut bytes = BytesMut::from(&*format!("{head}GET /next"));
     let mut scanned = 0;
     let Look::Whole(plain) = request(&mut bytes, &mut scanned, MAX) else { panic!("it is plain") };
-    assert_eq!((plain.length, plain.closes, scanned), (head.len(), false, 0));
+    assert_eq!((plain.raw.len(), plain.closes, scanned), (head.len(), false, 0));
     assert_eq!((plain.parts.method, plain.parts.version), (Method::GET, Version::HTTP_11));
     assert_eq!((plain.parts.uri.path(), plain.parts.uri.query()), ("/a/b", Some("c=d")));
     assert_eq!(plain.parts.uri.authority(), None);
@@ -309,8 +309,8 @@ fn fed(whole: &[u8], cuts: &[usize], fields_max: usize) -> Option<(String, bool,
             Look::Partial => {}
             Look::Odd => return None,
             Look::Whole(plain) => {
-                assert_eq!(bytes, whole[plain.length..sent]);
-                return Some((format!("{:?}", plain.parts), plain.closes, plain.length));
+                assert_eq!(bytes, whole[plain.raw.len()..sent]);
+                return Some((format!("{:?}", plain.parts), plain.closes, plain.raw.len()));
             }
         }
     }
@@ -384,7 +384,7 @@ proptest! {
         let mut out = Vec::new();
         write_request(&mut out, &parts);
         let read = plain(&out);
-        prop_assert_eq!(read.length, out.len());
+        prop_assert_eq!(read.raw.len(), out.len());
         prop_assert_eq!(format!("{:?}", read.parts), format!("{parts:?}"));
     }
 }

@@ -1,5 +1,8 @@
 //! Webhooks from outside: what is signed arrives byte for byte, and of a forgery nothing does.
 
+mod again;
+mod ways;
+
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
@@ -8,9 +11,14 @@ use crate::harness::{Gateway, Response, Upstream, noise};
 const SECRET: &str = "an example and no secret at all";
 
 async fn gateway(upstream: &Upstream) -> Gateway {
+    gateway_with(upstream, "").await
+}
+
+/// `head` is more of the configuration: `limits: {}`, a line.
+async fn gateway_with(upstream: &Upstream, head: &str) -> Gateway {
     let address = upstream.address;
     Gateway::start(&format!(
-        "upstreams:\n  main: {{ targets: [{{ address: \"{address}\" }}] }}\n\
+        "{head}admin: {{ bind: 127.0.0.1:0 }}\nupstreams:\n  main: {{ targets: [{{ address: \"{address}\" }}] }}\n\
          routes:\n  - name: hooks\n    match: POST,HEAD /hooks/{{service}}\n    filters:\n      - webhook:\n          by: service\n          \
          body_max: 200KiB\n          providers:\n            \
          github: {{ preset: github, secrets: [\"{SECRET}\"] }}\n            \

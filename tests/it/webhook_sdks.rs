@@ -1,5 +1,5 @@
 //! Webhooks that the providers' own libraries signed: the real gateway lets them through byte for byte, and nothing that
-//! was changed afterwards.
+//! was changed afterwards. Those of providers without such a library are signed in Python, as their documentation says.
 //!
 //! The libraries are installed below `target/` by the first run: `stripe`, `slack_sdk`, `standardwebhooks` and `svix` for
 //! Python, `@octokit/webhooks-methods` for Node. Where that cannot be done (no `python3`, no `npm`, no network) the test says
@@ -13,18 +13,22 @@ use std::process::{Command, Stdio};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::harness::{Gateway, Response, Upstream, answer};
+use crate::harness::{Gateway, Response, Upstream, answer, left_out};
 
 const PACKAGES: [&str; 4] = ["stripe>=12", "slack_sdk>=3.30,<4", "standardwebhooks>=1,<2", "svix>=1,<2"];
 const OCTOKIT: &str = "@octokit/webhooks-methods@6";
 /// In the form that each provider gives out.
-const SECRETS: [(&str, &str, &str); 5] = [
+const SECRETS: [(&str, &str, &str); 8] = [
     ("slack", "slack", "8f742231b10e8888abcd99yyyzzz85a5"),
     ("stripe", "stripe", "whsec_2b7f8e1c3d4a5968778695a4b3c2d1e0"),
     ("standardwebhooks", "standard_webhooks", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
     ("svix", "standard_webhooks", "whsec_c3ZpeC1zZWNyZXQtb2YtMzItYnl0ZXMtYW5kLW1vcmU="),
     ("octokit", "github", "a secret with spaces, ümlauts and \"quotes\""),
+    ("shopify", "shopify", "hush-7c5d0e0f9f6d4b0f8b7f"),
+    ("jira", "jira", "It's a Secret to Everybody"),
+    ("trello", "trello", "f1e2d3c4b5a697887766554433221100f1e2d3c4"),
 ];
+const TRELLO_CALLBACK_URL: &str = "https://hooks.example.com/webhooks/trello?board=1&list=2";
 
 /// A webhook as its library made it.
 #[derive(Deserialize)]
@@ -70,7 +74,10 @@ fn forgeries(webhook: &Signed) -> Vec<(&'static str, Signed)> {
         let turned = if last.starts_with('0') { "1" } else { "0" };
         format!("{rest}{turned}{}", &last[1..])
     };
-    let is_signature = |name: &str| name.to_lowercase().contains("signature");
+    let is_signature = |name: &str| {
+        let name = name.to_lowercase();
+        name.contains("signature") || ["x-shopify-hmac-sha256", "x-trello-webhook"].contains(&&*name)
+    };
     let bent = fields
         .iter()
         .map(|(name, value)| (name.clone(), if is_signature(name) { other_end(value) } else { value.clone() }));
@@ -101,7 +108,9 @@ async fn post(gateway: &Gateway, maker: &str, webhook: &Signed) -> Response {
 /// One route; each maker at a path of its own.
 fn configuration(upstream: &Upstream) -> String {
     let provider = |(maker, preset, secret): &(&str, &str, &str)| {
-        format!("            {maker}: {{ preset: {preset}, secrets: [{}] }}\n", json!(secret))
+        let more =
+            if *preset == "trello" { format!(", callback_url: {}", json!(TRELLO_CALLBACK_URL)) } else { String::new() };
+        format!("            {maker}: {{ preset: {preset}, secrets: [{}]{more} }}\n", json!(secret))
     };
     format!(
         "upstreams:\n  main: {{ targets: [{{ address: \"{}\" }}] }}\n\
@@ -135,9 +144,7 @@ fn by_python() -> Option<Vec<Signed>> {
     if ready() || (made() && filled() && ready()) {
         return Some(signed(Command::new(python).arg(script("sign.py"))));
     }
-    eprintln!(
-        "LEFT OUT: stripe, slack_sdk, standardwebhooks and svix cannot be had here (python3 -m venv, pip install)"
-    );
+    left_out("stripe, slack_sdk, standardwebhooks and svix cannot be had here (python3 -m venv, pip install)");
     None
 }
 
@@ -151,7 +158,7 @@ fn by_node() -> Option<Vec<Signed>> {
         std::fs::copy(script("sign.mjs"), folder.join("sign.mjs")).unwrap();
         return Some(signed(Command::new("node").arg(folder.join("sign.mjs"))));
     }
-    eprintln!("LEFT OUT: @octokit/webhooks-methods cannot be had here (npm install)");
+    left_out("@octokit/webhooks-methods cannot be had here (npm install)");
     None
 }
 
@@ -177,7 +184,11 @@ fn signed(command: &mut Command) -> Vec<Signed> {
         .stdin
         .take()
         .unwrap()
-        .write_all(json!({ "secrets": secrets, "bodies": bodies() }).to_string().as_bytes())
+        .write_all(
+            json!({ "secrets": secrets, "bodies": bodies(), "trello_callback_url": TRELLO_CALLBACK_URL })
+                .to_string()
+                .as_bytes(),
+        )
         .unwrap();
     let made = maker.wait_with_output().unwrap();
     assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));

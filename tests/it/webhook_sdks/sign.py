@@ -1,8 +1,12 @@
 """Webhooks signed by the providers' own libraries, as a list in JSON on standard output.
 
-Standard input is JSON: `secrets` maps makers to theirs, `bodies` is a list of texts.
+Standard input is JSON: `secrets` maps makers to theirs, `bodies` is a list of texts. Shopify, Jira and Trello have no library
+that signs: theirs are made as their documentation says, with nothing but Python's own `hmac`.
 """
 
+import base64
+import hashlib
+import hmac
 import json
 import sys
 import time
@@ -42,7 +46,33 @@ def svix_(number, body):
     return {"svix-id": identity, "svix-timestamp": str(now), "svix-signature": signature}
 
 
-makers = {"slack": slack, "stripe": stripe_, "standardwebhooks": standard, "svix": svix_}
+def mac(maker, text, algorithm):
+    return hmac.new(secrets[maker].encode(), text.encode(), algorithm)
+
+
+def shopify(number, body):
+    digest = mac("shopify", body, hashlib.sha256).digest()
+    return {"X-Shopify-Hmac-SHA256": base64.b64encode(digest).decode(), "X-Shopify-Topic": "orders/create"}
+
+
+def jira(number, body):
+    return {"X-Hub-Signature": "sha256=" + mac("jira", body, hashlib.sha256).hexdigest()}
+
+
+def trello(number, body):
+    digest = mac("trello", body + asked["trello_callback_url"], hashlib.sha1).digest()
+    return {"X-Trello-Webhook": base64.b64encode(digest).decode()}
+
+
+makers = {
+    "slack": slack,
+    "stripe": stripe_,
+    "standardwebhooks": standard,
+    "svix": svix_,
+    "shopify": shopify,
+    "jira": jira,
+    "trello": trello,
+}
 signed = [
     {"maker": maker, "fields": sign(number, body), "body": body}
     for maker, sign in makers.items()

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 
 use serde_json::{Value, json};
 
-use crate::harness::{Authority, Folder, Gateway, Upstream};
+use crate::harness::{Authority, Folder, Gateway, Upstream, left_out};
 
 const PYTHON_PACKAGE: &str = "grpcio>=1.60,<2";
 
@@ -52,7 +52,7 @@ fn python() -> Option<PathBuf> {
     if ready() || (made() && filled() && ready()) {
         return Some(python);
     }
-    eprintln!("LEFT OUT: grpcio cannot be had here (python3 -m venv, pip install)");
+    left_out("grpcio cannot be had here (python3 -m venv, pip install)");
     None
 }
 

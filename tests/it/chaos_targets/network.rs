@@ -5,7 +5,7 @@
 
 use std::process::{Command, Stdio};
 
-use crate::harness::{Gateway, Upstream, answer, within};
+use crate::harness::{Gateway, Upstream, answer, left_out, within};
 
 /// Runs a command: whether it went well.
 fn run(command: &str) -> bool {
@@ -64,7 +64,7 @@ impl Drop for Namespace {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_network_that_loses_and_parts_is_504_and_recovers() {
     let Some(namespace) = Namespace::make() else {
-        eprintln!("left out: this needs root, `ip` and `tc` of iproute2, and a kernel with netem");
+        left_out("this needs root, `ip` and `tc` of iproute2, and a kernel with netem");
         return;
     };
     // The service listens in the namespace: a process, as a thread of ours cannot leave its own.
@@ -74,7 +74,7 @@ async fn a_network_that_loses_and_parts_is_504_and_recovers() {
         self.end_headers()\n        self.wfile.write(b)\n    def log_message(self, *a): pass\n\
         h.ThreadingHTTPServer(('0.0.0.0', 8080), H).serve_forever()\n";
     let python = Command::new("ip").args(["netns", "exec", &namespace.name, "python3", "-c", script]).spawn();
-    let Ok(python) = python else { return eprintln!("left out: there is no python3") };
+    let Ok(python) = python else { return left_out("there is no python3") };
     let _service = Process(python);
     let other = Upstream::answering(answer(200, b"other")).await;
     let gateway = Gateway::start(&format!(

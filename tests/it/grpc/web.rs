@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde_json::{Value, json};
 
 use super::{Service, printed, run, script};
-use crate::harness::{Client, Gateway, Response, Upstream};
+use crate::harness::{Client, Gateway, Response, Upstream, left_out};
 
 const CONNECT: [&str; 3] = ["@connectrpc/connect@2", "@connectrpc/connect-web@2", "@bufbuild/protobuf@2"];
 
@@ -148,7 +148,7 @@ async fn a_client_from_the_field_is_served() {
     };
     let made = || std::fs::create_dir_all(&folder).is_ok() && run(&mut npm()) && ready();
     if !(ready() || made()) {
-        eprintln!("LEFT OUT: @connectrpc/connect-web cannot be had here (npm install)");
+        left_out("@connectrpc/connect-web cannot be had here (npm install)");
         return;
     }
     let Some(service) = Service::start() else { return };

@@ -146,7 +146,7 @@ impl Python {
             ["-m", "pip", "install", "-q", "--disable-pip-version-check", "--timeout", "10", "--retries", "1"];
         let filled = || run(Command::new(&python).args(install).arg("grpcio-health-checking>=1.60,<2"));
         if !(ready() || (made() && filled() && ready())) {
-            eprintln!("LEFT OUT: grpcio-health-checking cannot be had here (python3 -m venv, pip install)");
+            crate::harness::left_out("grpcio-health-checking cannot be had here (python3 -m venv, pip install)");
             return None;
         }
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/health/server.py");

@@ -3,7 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
-use crate::harness::{Client, Gateway, within};
+use crate::harness::{Client, Gateway, left_out, within};
 
 /// Changes how many files a process may have open. `false`: this machine has no such command.
 fn limit_open_files(id: u32, max: &str) -> bool {
@@ -26,7 +26,7 @@ async fn without_descriptors_connections_wait_and_nothing_spins() {
     let open = std::fs::read_dir(format!("/proc/{id}/fd")).unwrap().count();
     // Only the soft limit: the hard one could not be raised again.
     if !limit_open_files(id, &format!("{}:", open + 20)) {
-        eprintln!("left out: `prlimit` of util-linux is not here, or may not change the limits of a process");
+        left_out("`prlimit` of util-linux is not here, or may not change the limits of a process");
         return;
     }
     let mut served = Vec::new();

@@ -21,7 +21,7 @@ fn free() -> [std::net::SocketAddr; 2] {
 #[tokio::test(flavor = "multi_thread")]
 async fn passed_sockets_are_used_and_handed_on() {
     if !Path::new(ACTIVATE).exists() {
-        eprintln!("left out: {ACTIVATE} is not there (install systemd)");
+        crate::harness::left_out(&format!("{ACTIVATE} is not there (install systemd)"));
         return;
     }
     let upstream = Upstream::echo().await;

@@ -258,14 +258,15 @@ async fn a_store_that_hangs_is_not_waited_for() {
     load.goes_on(100).await;
     redis.signal("STOP");
     gateway.counts(&[(UP, 0.0)]).await;
-    // If each of them waited 50 ms, these would take longer than anything may.
     load.goes_on(6000).await;
+    // Each one that waited would have ended as an error; besides the first ones only those are that look whether it is back.
+    let waited = gateway.scrape().await.get("tollgate_state_errors_total").unwrap_or_default();
+    assert!(waited < 3000.0, "{waited} of 6000 waited");
     redis.signal("CONT");
     gateway.counts(&[(UP, 1.0)]).await;
     let (seen, slowest) = load.end().await;
     assert_eq!(seen.keys().copied().collect::<Vec<_>>(), [200], "{seen:?}");
-    assert!(slowest < Duration::from_secs(5), "one took {slowest:?}");
-    println!("the slowest request took {slowest:?}");
+    println!("{waited} waited; the slowest request took {slowest:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,5 +1,7 @@
 //! Services that are not there, or not well.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::site::{Act, Service, Site, nowhere, status, within};
@@ -26,16 +28,21 @@ async fn while_nobody_is_there_nothing_is_used_up() {
 
 #[tokio::test]
 async fn five_failures_in_a_row_pause_and_one_answer_ends_it() {
-    let service = Service::start(|_, before| status(if before < 5 { 503 } else { 200 })).await;
+    let is_well = Arc::new(AtomicBool::new(false));
+    let told = Arc::clone(&is_well);
+    let service = Service::start(move |_, _| status(if told.load(Ordering::SeqCst) { 200 } else { 503 })).await;
     let site = Site::start(service.address, "attempts: 100, schedule: [1ms], concurrency: 1");
     for body in ["1", "2", "3"] {
         site.put(body, None).await;
     }
-    let requests = service.received(8).await;
-    let pauses: Vec<Duration> = requests.windows(2).map(|two| two[1].at - two[0].at).collect();
-    assert!(pauses[4] >= Duration::from_millis(950), "{pauses:?}");
-    assert!(pauses[..4].iter().chain(&pauses[5..]).all(|pause| *pause < Duration::from_millis(900)), "{pauses:?}");
+    site.until_paused(true).await;
+    is_well.store(true, Ordering::SeqCst);
+    site.until_paused(false).await;
     site.until_empty().await;
+    let requests = service.requests();
+    let pauses: Vec<Duration> = requests.windows(2).map(|two| two[1].at - two[0].at).collect();
+    // Not how short the others are: that is up to the machine.
+    assert!(pauses[4] >= Duration::from_millis(950), "{pauses:?}");
 }
 
 #[tokio::test]
@@ -44,11 +51,9 @@ async fn a_refusal_of_the_message_pauses_nothing() {
     let site = Site::start(service.address, "attempts: 20, schedule: [1ms], concurrency: 1");
     site.put("bad", None).await;
     site.put("good", None).await;
-    let start = clock::now();
     site.until("a dead message", |counts| counts.dead == 1 && counts.ready + counts.delayed + counts.claimed == 0)
         .await;
-    // With the pauses of a service that fails it would be minutes.
-    assert!(clock::now() - start < Duration::from_secs(20));
+    // With the pauses of a service that fails it would be longer than anything may take.
     assert_eq!(service.requests().len(), 21);
 }
 
@@ -126,12 +131,12 @@ async fn a_target_that_takes_no_connection_is_skipped() {
     let text = super::yaml(service.address, "attempts: 1", "");
     let two = format!("targets: [{{ address: \"{dead}\" }}, {{ address: \"{}\" }}]", service.address);
     site.reload(&text.replace(&format!("targets: [{{ address: \"{}\" }}]", service.address), &two)).await;
-    for body in ["1", "2", "3", "4"] {
-        site.put(body, None).await;
+    // Every other one would pause deliveries for a second, if that target spoke against the upstream: longer than anything may take.
+    for number in 0..300 {
+        site.put(&number.to_string(), None).await;
     }
-    let start = clock::now();
-    let requests = service.received(4).await;
-    assert!(requests.iter().all(|seen| seen.attempt() == 1) && clock::now() - start < Duration::from_millis(900));
+    let requests = service.received(300).await;
+    assert!(requests.iter().all(|seen| seen.attempt() == 1));
     site.until_empty().await;
 }
 

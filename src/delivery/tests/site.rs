@@ -19,7 +19,7 @@ use crate::live::{Cause, Effect, Live};
 use crate::observe::metrics::Metrics;
 
 /// How long an event may take that has to come.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(120);
 
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> T {
     match tokio::time::timeout(PATIENCE, future).await {
@@ -33,6 +33,7 @@ pub struct Site {
     pub live: Arc<Live>,
     pub queue: Arc<File>,
     pub delivery: Delivery,
+    metrics: Arc<Metrics>,
 }
 
 impl Site {
@@ -52,7 +53,7 @@ impl Site {
         let live = live.unwrap_or_else(|problems| panic!("{problems:#?}"));
         let queue = Arc::new(File::open(&folder.path().join("inbox.db")).unwrap());
         let delivery = Delivery::start(Arc::clone(&live), Arc::clone(&queue) as Arc<dyn Queue>, &metrics).unwrap();
-        Self { folder, live, queue, delivery }
+        Self { folder, live, queue, delivery, metrics }
     }
 
     pub async fn reload(&self, text: &str) {
@@ -85,6 +86,16 @@ impl Site {
 
     pub async fn until_empty(&self) {
         self.until("an empty inbox", |counts| counts.ready + counts.delayed + counts.claimed + counts.dead == 0).await;
+    }
+
+    /// Waits until deliveries pause, or do no more.
+    pub async fn until_paused(&self, paused: bool) {
+        within("a pause, or its end", async {
+            while !self.metrics.inbox_samples().iter().any(|inbox| inbox.is_paused == paused) {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        })
+        .await;
     }
 
     pub async fn entry(&self, message: &Message) -> Entry {

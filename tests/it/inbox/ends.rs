@@ -3,6 +3,8 @@
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
+use tokio::sync::watch;
+
 use super::{Site, accepted, told};
 use crate::harness::{Client, Gateway, Upstream, answer, within};
 
@@ -17,8 +19,8 @@ async fn slow() -> Upstream {
     .await
 }
 
-/// Posts until the gateway is gone; the bodies that were acknowledged.
-async fn post_until_the_end(mut client: Client, name: String) -> Vec<String> {
+/// Posts until the gateway is gone; the bodies that were acknowledged. They are counted while it does.
+async fn post_until_the_end(mut client: Client, name: String, count: watch::Sender<usize>) -> Vec<String> {
     let mut acknowledged = Vec::new();
     for number in 0.. {
         let body = format!("{name}-{number}");
@@ -27,7 +29,10 @@ async fn post_until_the_end(mut client: Client, name: String) -> Vec<String> {
             break;
         }
         match client.try_response(false).await {
-            Ok(response) if response.status == 202 => acknowledged.push(body),
+            Ok(response) if response.status == 202 => {
+                acknowledged.push(body);
+                count.send_modify(|count| *count += 1);
+            }
             Ok(response) => panic!("{response:?}"),
             Err(_) => break,
         }
@@ -38,10 +43,13 @@ async fn post_until_the_end(mut client: Client, name: String) -> Vec<String> {
 /// A burst that a signal ends; the bodies that were acknowledged.
 async fn burst(gateway: &mut Gateway, upstream: &Upstream, name: &str, signal: &str) -> Vec<String> {
     let before = upstream.requests().len();
+    let (count, mut counted) = watch::channel(0);
     let mut clients = Vec::new();
     for number in 0..8 {
-        clients.push(tokio::spawn(post_until_the_end(gateway.client().await, format!("{name}-{number}"))));
+        let (client, name) = (gateway.client().await, format!("{name}-{number}"));
+        clients.push(tokio::spawn(post_until_the_end(client, name, count.clone())));
     }
+    within("acknowledgements", counted.wait_for(|count| *count > 20)).await.unwrap();
     upstream.received(before + 20).await;
     gateway.signal(signal);
     gateway.ended().await;

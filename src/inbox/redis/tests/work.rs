@@ -309,8 +309,11 @@ async fn large_bodies_delay_no_decision() {
             }
         }
     });
+    let began = clock::now();
     let took = decisions(&redis, async { work.await.unwrap() }).await;
+    let all = clock::now().duration_since(began);
     let (median, most, worst) = (took[took.len() / 2], took[took.len() * 95 / 100], took[took.len() - 1]);
     println!("{} decisions beside 60 MiB: median {median:?}, 95% within {most:?}, worst {worst:?}", took.len());
-    assert!(median < Duration::from_millis(100), "{median:?}");
+    // Behind the bodies they would wait for a good part of all, whatever the machine.
+    assert!(took.len() >= 20 && median < all / 20, "{} decisions in {all:?}, median {median:?}", took.len());
 }

@@ -8,8 +8,29 @@
 
 mod path;
 
+use http::header::{
+    CONNECTION, CONTENT_LENGTH, EXPECT, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
+    UPGRADE,
+};
 pub use http::{HeaderName, HeaderValue, Method, StatusCode};
 pub use path::is_normal_path;
+
+/// What belongs to one connection, or says where a message ends (RFC 9110 §7.6.1). A message that is sent on by other means than
+/// the engine's goes without it: each connection has its own.
+pub const OF_THE_CONNECTION: [HeaderName; 12] = [
+    CONNECTION,
+    CONTENT_LENGTH,
+    EXPECT,
+    PROXY_AUTHENTICATE,
+    PROXY_AUTHORIZATION,
+    TE,
+    TRAILER,
+    TRANSFER_ENCODING,
+    UPGRADE,
+    HeaderName::from_static("http2-settings"),
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+];
 
 /// Header fields, of a request or of a response.
 pub trait Headers: Send + Sync {

@@ -1,7 +1,7 @@
 //! A request whose copy goes to another upstream: kept while its body passes, then sent.
 
 use bytes::Bytes;
-use http::header::{CONNECTION, CONTENT_LENGTH, EXPECT, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE};
+use http::header::CONNECTION;
 use http::request;
 
 use super::admit;
@@ -10,22 +10,7 @@ use super::memory::{BODIES, Charge};
 use super::phases::App;
 use crate::delivery::Copied;
 use crate::gateway::Ticket;
-use crate::head::HeaderName;
-
-/// What belongs to one connection, or says where a message ends (RFC 9110 §7.6.1). The copy has its own.
-const OF_THE_CONNECTION: [HeaderName; 11] = [
-    CONNECTION,
-    CONTENT_LENGTH,
-    EXPECT,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("http2-settings"),
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
+use crate::head::OF_THE_CONNECTION;
 
 /// A copy in the making. Let go of, it is counted as left out.
 pub struct Copying {

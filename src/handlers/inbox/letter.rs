@@ -4,34 +4,16 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use http::header::{
-    CONNECTION, CONTENT_LENGTH, EXPECT, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING,
-    UPGRADE,
-};
+use http::header::CONNECTION;
 
 use super::order::Order;
 use crate::client::{self, Guarded, PeerText};
 use crate::context::{Context, hex};
-use crate::head::{Fields, HeaderName, HeaderValue, Headers, RequestHead, is_normal_path};
+use crate::head::{Fields, HeaderName, HeaderValue, Headers, OF_THE_CONNECTION, RequestHead, is_normal_path};
 use crate::inbox::Message;
 use crate::reply::{Code, Rejection};
 use crate::template::{Escape, Template};
 
-/// What belongs to one connection, or says where a message ends (RFC 9110 §7.6.1). Each delivery has its own.
-const OF_THE_CONNECTION: [HeaderName; 12] = [
-    CONNECTION,
-    CONTENT_LENGTH,
-    EXPECT,
-    PROXY_AUTHENTICATE,
-    PROXY_AUTHORIZATION,
-    TE,
-    TRAILER,
-    TRANSFER_ENCODING,
-    UPGRADE,
-    HeaderName::from_static("http2-settings"),
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-];
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// How a message is made.

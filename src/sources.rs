@@ -1,6 +1,7 @@
 //! Sources that a task each asks again and again: shared by all who name the same, for as long as somebody holds them.
 
 use std::collections::HashMap;
+use std::error::Error;
 use std::hash::Hash;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -24,6 +25,28 @@ pub trait Source {
 pub struct Progress {
     followed: AtomicBool,
     tried: watch::Sender<bool>,
+}
+
+/// Why a source could not be asked, without its address. The words are for one that took too long, one that took no connection, and
+/// anything else.
+pub fn failure(error: &reqwest::Error, [slow, unreachable, other]: [&str; 3]) -> String {
+    let what = if error.is_timeout() {
+        slow
+    } else if error.is_connect() {
+        unreachable
+    } else {
+        other
+    };
+    with_cause(what, error)
+}
+
+/// What went wrong, and where an error came from in the first place: that says most, and holds no address.
+pub fn with_cause(what: &str, error: &dyn Error) -> String {
+    let mut root = error.source();
+    while let Some(cause) = root.and_then(Error::source) {
+        root = Some(cause);
+    }
+    root.map_or_else(|| what.to_owned(), |cause| format!("{what}: {cause}"))
 }
 
 impl<K, S> Default for Sources<K, S> {

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::error::Error;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -28,6 +27,7 @@ use crate::config::{Protocol, UpstreamHost};
 use crate::head::{HeaderName, HeaderValue, Headers as _, Method, RequestBuf};
 use crate::inbox::{Claimed, Message};
 use crate::observe::metrics::{TargetMetrics, UpstreamError};
+use crate::sources::with_cause;
 use crate::upstream::breaker::Permit;
 use crate::upstream::health::Standing;
 use crate::upstream::{Choice, Hints, NoTarget, Upstream};
@@ -203,13 +203,13 @@ impl Post {
                 let kind = if is_tls(&error) { UpstreamError::Tls } else { UpstreamError::Connect };
                 metrics.failed(kind);
                 self.upstream.failed(choice.index, Some(kind), now);
-                Reply::None(Answer::Unreachable(words("cannot connect", &error)))
+                Reply::None(Answer::Unreachable(with_cause("cannot connect", &error)))
             }
             Err(error) => {
                 let kind = if is_tls(&error) { UpstreamError::Tls } else { UpstreamError::Reset };
                 metrics.failed(kind);
                 self.upstream.failed(choice.index, Some(kind), now);
-                Reply::None(Answer::Broken(words("the exchange broke off", &error)))
+                Reply::None(Answer::Broken(with_cause("the exchange broke off", &error)))
             }
         }
     }
@@ -335,13 +335,4 @@ where
     };
     // What is left closes its connection.
     let _ = tokio::time::timeout(ANSWER_TIMEOUT, all).await;
-}
-
-/// An error and what it came from, without the address.
-fn words(what: &str, error: &dyn Error) -> String {
-    let mut root = error.source();
-    while let Some(cause) = root.and_then(Error::source) {
-        root = Some(cause);
-    }
-    root.map_or_else(|| what.to_owned(), |cause| format!("{what}: {cause}"))
 }

@@ -1,6 +1,5 @@
 //! One fetch of a key set: bounded in time and size, and every failure in words.
 
-use std::error::Error;
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, CACHE_CONTROL};
@@ -10,6 +9,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::SET_BYTES_MAX;
 use crate::identity::keyset::KeySet;
+use crate::sources::failure;
 
 /// What a provider sent.
 pub struct Fetched {
@@ -67,21 +67,6 @@ fn max_age(answer: &Response) -> Option<Duration> {
     seconds.trim_matches('"').parse().ok().map(Duration::from_secs)
 }
 
-/// An error and what it came from, without the address.
 fn words(error: &reqwest::Error) -> String {
-    let what = if error.is_timeout() {
-        "it took too long"
-    } else if error.is_connect() {
-        "cannot connect"
-    } else {
-        "the exchange failed"
-    };
-    let mut root = error.source();
-    while let Some(cause) = root.and_then(Error::source) {
-        root = Some(cause);
-    }
-    match root {
-        Some(cause) => format!("{what}: {cause}"),
-        None => what.to_owned(),
-    }
+    failure(error, ["it took too long", "cannot connect", "the exchange failed"])
 }

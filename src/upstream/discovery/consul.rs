@@ -4,7 +4,6 @@
 //! the next query names. An index that goes backwards is forgotten, and one that says nothing is never waited for by 0, which
 //! would not wait at all.
 
-use std::error::Error as _;
 use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -18,6 +17,7 @@ use super::endpoint::settled;
 use super::follow::Looked;
 use super::settings::{STALE, check_service};
 use crate::config::ConsulDiscovery;
+use crate::sources::failure;
 use crate::types::Secret;
 use crate::upstream::Address;
 use crate::yaml::Problem;
@@ -245,20 +245,8 @@ fn instances(body: &[u8]) -> Result<Vec<Endpoint>, String> {
     Ok(settled(entries.unwrap_or_default().iter().filter_map(instance).collect()))
 }
 
-/// An error and what it came from, without the address.
 fn words(error: &reqwest::Error) -> String {
-    let what = if error.is_timeout() {
-        "Consul took too long"
-    } else if error.is_connect() {
-        "cannot connect to Consul"
-    } else {
-        "the exchange with Consul failed"
-    };
-    let mut root = error.source();
-    while let Some(cause) = root.and_then(std::error::Error::source) {
-        root = Some(cause);
-    }
-    root.map_or_else(|| what.to_owned(), |cause| format!("{what}: {cause}"))
+    failure(error, ["Consul took too long", "cannot connect to Consul", "the exchange with Consul failed"])
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ mod body;
 mod inbox;
 mod json;
 mod limits;
+mod ranges;
 mod stream;
 mod upstreams;
 

@@ -165,10 +165,7 @@ impl Settings for ApiKeysSettings {
         let expires_max = period(self.expires_max, 730 * DAY, EXPIRES_MAX, "expires_max", compiler);
         let expires_default =
             period(self.expires_default, expires_max.min(365 * DAY), expires_max, "expires_default", compiler);
-        let max_keys = self.max_keys.unwrap_or_else(|| Located::new(10_000, Place::UNKNOWN));
-        if !(1..=KEYS_MAX).contains(&max_keys.value) {
-            compiler.report(Problem::new(max_keys.place, format!("`max_keys` is 1 to {KEYS_MAX}")));
-        }
+        let max_keys = compiler.within("max_keys", self.max_keys, 10_000, 1..=KEYS_MAX);
         let words = |list: Vec<Located<String>>| list.into_iter().map(|word| word.value);
         Some(AnyHandler::waiting(ApiKeys {
             prefix: prefix.value,
@@ -178,7 +175,7 @@ impl Settings for ApiKeysSettings {
             expires_default,
             expires_max,
             overlap: period(self.rotation_overlap, DAY, OVERLAP_MAX, "rotation_overlap", compiler),
-            keys_max: usize::try_from(max_keys.value).unwrap_or_default(),
+            keys_max: usize::try_from(max_keys).unwrap_or_default(),
             identity,
         }))
     }

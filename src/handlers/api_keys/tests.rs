@@ -389,8 +389,8 @@ fn odd_settings_are_refused() {
         ("{ expires_default: 731d }", "`expires_default` is at most 730d"),
         ("{ expires_default: 31d, expires_max: 30d }", "`expires_default` is at most 30d"),
         ("{ rotation_overlap: 31d }", "`rotation_overlap` is at most 30d"),
-        ("{ max_keys: 0 }", "`max_keys` is 1 to 100000"),
-        ("{ max_keys: 100001 }", "`max_keys` is 1 to 100000"),
+        ("{ max_keys: 0 }", "`max_keys` must be 1 to 100000"),
+        ("{ max_keys: 100001 }", "`max_keys` must be 1 to 100000"),
     ] {
         let problems = match build(settings, &identity) {
             Ok(_) => panic!("accepted: {settings}"),

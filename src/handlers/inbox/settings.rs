@@ -1,6 +1,5 @@
 //! The settings of `inbox`, and what they are compiled to.
 
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -34,15 +33,16 @@ const SCHEDULE: [Duration; 6] = [
     Duration::from_secs(3600),
 ];
 const JITTER: f64 = 0.2;
-const TIMEOUT: Duration = Duration::from_secs(30);
-const TIMEOUT_MAX: Duration = Duration::from_secs(600);
+const TIMEOUT: Period = Period(Duration::from_secs(30));
+const TIMEOUT_LEAST: Period = Period(Duration::from_millis(1));
+const TIMEOUT_MAX: Period = Period(Duration::from_secs(600));
 const MESSAGES_MAX: u64 = 100_000;
 const MESSAGES_MOST: u64 = 1_000_000_000;
-const BYTES_MAX: u64 = 1024 * 1024 * 1024;
+const BYTES_MAX: Size = Size(1024 * 1024 * 1024);
 /// What a file of messages holds at most.
-const BYTES_MOST: u64 = 64 * 1024 * 1024 * 1024;
+const BYTES_MOST: Size = Size(64 * 1024 * 1024 * 1024);
 /// What a message takes besides its body, at least.
-const BYTES_LEAST: u64 = 64 * 1024;
+const BYTES_LEAST: Size = Size(64 * 1024);
 
 /// What only the worker sets on a request.
 const GUARDED: [HeaderName; 2] =
@@ -136,26 +136,19 @@ impl InboxSettings {
     }
 
     fn terms(&self, compiler: &mut Compiler) -> Option<Terms> {
-        let attempts = within("attempts", self.attempts.as_ref(), ATTEMPTS, 1..=ATTEMPTS_MAX, compiler);
+        let attempts = compiler.within("attempts", self.attempts, ATTEMPTS, 1..=ATTEMPTS_MAX);
         let schedule = self.schedule(compiler);
-        let concurrency = within("concurrency", self.concurrency.as_ref(), CONCURRENCY, 1..=CONCURRENCY_MAX, compiler);
-        let messages = within("messages_max", self.messages_max.as_ref(), MESSAGES_MAX, 1..=MESSAGES_MOST, compiler);
-        let timeout = self.timeout(compiler);
-        let bytes_max = self.bytes_max.as_ref().map_or(BYTES_MAX, |size| size.0);
-        if let Some(written) = self.bytes_max.as_ref().filter(|size| !(BYTES_LEAST..=BYTES_MOST).contains(&size.0)) {
-            let (least, most) = (Size(BYTES_LEAST), Size(BYTES_MOST));
-            compiler.report(Problem::new(
-                written.place,
-                format!("`bytes_max` is {least} to {most}, not {}", written.value),
-            ));
-        }
+        let concurrency = compiler.within("concurrency", self.concurrency, CONCURRENCY, 1..=CONCURRENCY_MAX);
+        let messages_max = compiler.within("messages_max", self.messages_max, MESSAGES_MAX, 1..=MESSAGES_MOST);
+        let timeout = compiler.within("timeout", self.timeout, TIMEOUT, TIMEOUT_LEAST..=TIMEOUT_MAX);
+        let bytes_max = compiler.within("bytes_max", self.bytes_max, BYTES_MAX, BYTES_LEAST..=BYTES_MOST);
         Some(Terms {
-            bounds: Bounds { messages_max: messages?, bytes_max },
-            attempts: attempts?,
+            bounds: Bounds { messages_max, bytes_max: bytes_max.0 },
+            attempts,
             schedule: schedule?,
             jitter: self.jitter.map_or(JITTER, Percent::fraction),
-            timeout: timeout?,
-            concurrency: usize::try_from(concurrency?).unwrap_or(usize::MAX),
+            timeout: timeout.0,
+            concurrency: usize::try_from(concurrency).unwrap_or(usize::MAX),
         })
     }
 
@@ -174,30 +167,4 @@ impl InboxSettings {
         }
         is_sound.then(|| written.iter().map(|pause| pause.0).collect())
     }
-
-    fn timeout(&self, compiler: &mut Compiler) -> Option<Duration> {
-        let Some(written) = &self.timeout else { return Some(TIMEOUT) };
-        if written.0.is_zero() || written.0 > TIMEOUT_MAX {
-            compiler.report(Problem::new(written.place, format!("`timeout` is 1ms to {}", Period(TIMEOUT_MAX))));
-            return None;
-        }
-        Some(written.0)
-    }
-}
-
-/// A number, unless it is outside of its range: then that is reported.
-fn within<T: Copy + PartialOrd + std::fmt::Display>(
-    name: &str,
-    written: Option<&Located<T>>,
-    default: T,
-    range: RangeInclusive<T>,
-    compiler: &mut Compiler,
-) -> Option<T> {
-    let Some(written) = written else { return Some(default) };
-    if range.contains(&written.value) {
-        return Some(written.value);
-    }
-    let (least, most) = (range.start(), range.end());
-    compiler.report(Problem::new(written.place, format!("`{name}` is {least} to {most}, not {}", written.value)));
-    None
 }

@@ -28,7 +28,6 @@ mod pace;
 mod peer;
 mod phases;
 mod redirected;
-mod replayed;
 mod report;
 mod retry;
 mod secured;
@@ -39,6 +38,7 @@ mod sound;
 mod target;
 mod tenure;
 mod unprocessed;
+mod upload;
 mod validated;
 mod webhooks;
 

@@ -114,7 +114,7 @@ pub fn remember_length(
 
 /// Sends a body on whose length may have changed.
 pub fn without_length(request: &mut RequestHeader, x: &Exchange) -> Result<()> {
-    if x.is_unmeasured && x.replayed.is_none() {
+    if x.is_unmeasured && !x.is_gathered() {
         request.remove_header(&CONTENT_LENGTH);
         if request.version != Version::HTTP_2 {
             request.insert_header(TRANSFER_ENCODING, "chunked")?;

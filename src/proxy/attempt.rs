@@ -30,6 +30,7 @@ pub struct Attempt {
 /// # Errors
 /// There is no target for it, or no time.
 pub fn begin(head: &Parts, x: &mut Exchange) -> Result<Attempt> {
+    let is_gathered = x.is_gathered();
     let (Some(route), Some(forward)) = (x.route.as_ref(), x.forward.as_mut()) else {
         return Err(Error::new_in(ErrorType::InternalError));
     };
@@ -50,7 +51,7 @@ pub fn begin(head: &Parts, x: &mut Exchange) -> Result<Attempt> {
             return Err(Error::new_up(ErrorType::ConnectNoRoute));
         }
     };
-    if x.replayed.is_none() {
+    if !is_gathered {
         // What the last attempt has sent comes again.
         x.body_bytes_in = 0;
     }

@@ -163,6 +163,11 @@ impl Connection {
         }
     }
 
+    /// The exchange has taken longer than it may.
+    pub fn expire(&self) {
+        self.expired.store(true, Ordering::Relaxed);
+    }
+
     /// Whether the deadline of the exchange has passed.
     pub fn expired(&self) -> bool {
         self.expired.load(Ordering::Relaxed)
@@ -413,7 +418,7 @@ impl EdgeStream {
                 self.refuse(MalformedKind::HeadTooSlow);
                 ready!(self.poll_answer(cx))?;
             }
-            Stage::Exchange => self.connection.expired.store(true, Ordering::Relaxed),
+            Stage::Exchange => self.connection.expire(),
             Stage::Head | Stage::Idle => {}
         }
         Poll::Ready(Err(error))

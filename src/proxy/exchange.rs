@@ -7,8 +7,8 @@ use http::Uri;
 
 use super::edge::Connection;
 use super::mirrored::Copying;
-use super::replayed::Replayed;
 use super::tenure::Tenure;
+use super::upload::Upload;
 use crate::chain::Instead;
 use crate::clock;
 use crate::context::Context;
@@ -45,8 +45,8 @@ pub struct Exchange {
     pub is_shown: bool,
     /// The length of the request body may change on its way.
     pub is_unmeasured: bool,
-    /// Set while the session is one that sends a gathered body.
-    pub replayed: Option<Replayed>,
+    /// Set while a session of ours sends the request body.
+    pub upload: Option<Upload>,
     /// What of a body in Base64 has no whole group of four yet.
     pub grpc_web_rest: Vec<u8>,
     /// A copy of the request whose body is still coming.
@@ -131,7 +131,7 @@ impl Exchange {
             instead: None,
             is_shown: false,
             is_unmeasured: false,
-            replayed: None,
+            upload: None,
             grpc_web_rest: Vec::new(),
             copying: None,
             tenure: None,
@@ -139,6 +139,11 @@ impl Exchange {
             started: clock::now(),
             finished: None,
         }
+    }
+
+    /// Whether the request body is sent out of memory.
+    pub fn is_gathered(&self) -> bool {
+        self.upload.as_ref().is_some_and(Upload::is_gathered)
     }
 
     /// Ends what began with the request: also when a phase was never reached because the client left.

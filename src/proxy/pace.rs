@@ -13,7 +13,7 @@ use crate::reply::Code;
 pub fn check(session: &Session, x: &mut Exchange, end_of_stream: bool) -> pingora::Result<()> {
     let limits = &x.gateway.settings.limits;
     // What is whole, or was gathered, does not trickle any more.
-    if limits.body_bytes_per_second_min == 0 || end_of_stream || x.replayed.is_some() {
+    if limits.body_bytes_per_second_min == 0 || end_of_stream || x.is_gathered() {
         return Ok(());
     }
     let elapsed = clock::now().saturating_duration_since(x.started);

@@ -29,13 +29,13 @@ use super::heads;
 use super::mirrored::Body;
 use super::pace;
 use super::peer::{peer, shorter};
-use super::replayed::{keep_te, replay};
 use super::report::{self, Answered};
 use super::retry;
 use super::secured;
 use super::sent::Sent;
 use super::sound;
 use super::tenure::Tenure;
+use super::upload;
 use crate::clock;
 use crate::config::UpstreamHost;
 use crate::delivery::Mirrors;
@@ -106,9 +106,7 @@ impl ProxyHttp for App {
                     };
                     self.mirror(session.req_header(), x, copied);
                 }
-                if let Some(body) = body.filter(|body| !body.is_empty()) {
-                    x.replayed = Some(replay(session, body)?);
-                }
+                upload::begin(session, x, body)?;
                 Ok(false)
             }
             Decision::Await(handler, body) => {
@@ -145,7 +143,7 @@ impl ProxyHttp for App {
         }
         match &x.connection {
             Some(connection) if !connection.is_h2() => {
-                if x.replayed.is_none() && session.is_body_done() {
+                if !x.is_gathered() && session.is_body_done() {
                     connection.expect_within(now, first_byte);
                 }
             }
@@ -179,8 +177,8 @@ impl ProxyHttp for App {
         x: &mut Box<Exchange>,
     ) -> pingora::Result<()> {
         secured::check_protocol(x, request.version)?;
-        if x.replayed.is_some() {
-            keep_te(session, request)?;
+        if x.upload.is_some() {
+            upload::keep_te(session, request)?;
         }
         accompany::without_length(request, x)?;
         grpc::prepare(request, x)
@@ -196,7 +194,7 @@ impl ProxyHttp for App {
         let bytes = body.as_ref().map_or(0, Bytes::len) as u64;
         let upgraded = session.was_upgraded();
         // What was gathered was counted then.
-        if x.replayed.is_none() || upgraded {
+        if !x.is_gathered() || upgraded {
             x.body_bytes_in = x.body_bytes_in.saturating_add(bytes);
         }
         if upgraded {
@@ -208,8 +206,12 @@ impl ProxyHttp for App {
             return Err(Error::new_down(ErrorType::HTTPStatus(413)));
         }
         pace::check(session, x, end_of_stream)?;
+        let piece = body.clone().filter(|_| x.upload.is_some());
         grpc::decode(body, end_of_stream, x)?;
         accompany::request_piece(session, body, end_of_stream, x)?;
+        if let Some(piece) = piece {
+            *body = body.take().map(|made| upload::in_place_of(piece, made));
+        }
         self.mirror_piece(x, body.as_ref(), end_of_stream);
         // Without a body the wait has begun already, when the target was chosen.
         if end_of_stream
@@ -342,8 +344,8 @@ impl ProxyHttp for App {
 
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, x: &mut Box<Exchange>) -> FailToProxy {
         // Our answer goes to the client itself.
-        if let Some(replayed) = x.replayed.take() {
-            replayed.end(session);
+        if let Some(upload) = x.upload.take() {
+            upload.end(session);
         }
         if let Some(instead) = x.instead.take()
             && answered(session).is_none()
@@ -389,8 +391,8 @@ impl ProxyHttp for App {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, x: &mut Box<Exchange>) {
         // After this Pingora looks whether another request may follow.
-        if let Some(replayed) = x.replayed.take() {
-            replayed.end(session);
+        if let Some(upload) = x.upload.take() {
+            upload.end(session);
         }
         let status = match answered(session) {
             Some(head) => head.status.as_u16(),

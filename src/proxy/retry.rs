@@ -38,7 +38,7 @@ pub async fn pause(session: &mut Session, x: &mut Exchange) -> pingora::Result<(
         connection.begin_again();
     }
     let Some(pause) = forward.pause.take().filter(|pause| !pause.is_zero()) else { return Ok(()) };
-    if x.replayed.is_none() && !session.is_body_done() {
+    if !x.is_gathered() && !session.is_body_done() {
         tokio::time::sleep(pause).await;
         return Ok(());
     }
@@ -123,7 +123,7 @@ fn is_stale(sent: &Sent<'_>, x: &Exchange, e: &mut Box<Error>, client_reused: bo
     }
     // A body that is there at once is often still being written when the connection turns out dead. Pingora takes
     // that for more than a connection that was closed while nobody used it.
-    if x.replayed.is_some() && *e.esource() == ErrorSource::Upstream && *e.etype() == ErrorType::WriteError {
+    if x.is_gathered() && *e.esource() == ErrorSource::Upstream && *e.etype() == ErrorType::WriteError {
         e.set_retry(client_reused);
     }
     e.retry.decide_reuse(client_reused);

@@ -55,6 +55,7 @@ mod streaming;
 mod tls;
 mod token_service;
 mod upgrade;
+mod uploads;
 mod upstream_tls;
 mod upstreams;
 mod validate;

@@ -1,23 +1,24 @@
-//! A request whose body was gathered, on its way to an upstream.
+//! A request body on its way to an upstream.
 //!
-//! Pingora replays what was read before only as far as its own buffer goes: 64 KiB. So a session of ours takes the place of
-//! the client's: everything goes through to that one, except that the body comes out of memory, from its beginning at each
-//! attempt. Pingora then does with it what it does with a body that is just arriving. The client's session has to be back
-//! when the exchange ends: only that one can be kept for another request.
+//! A session of ours takes the place of the client's: everything goes through to that one, but the body comes at a pace
+//! ([`paced`]), and one that was gathered comes out of memory, from its beginning at each attempt: Pingora replays what was
+//! read before only as far as its own buffer goes, 64 KiB. Pingora then does with it what it does with a body that is just
+//! arriving. The client's session has to be back when the exchange ends: only that one can be kept for another request.
 
 mod paced;
+mod stall;
 
 use std::future::poll_fn;
 use std::mem;
 use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::Stream;
-use http::header::TE;
+use http::header::{CONTENT_LENGTH, TE};
 use http::{HeaderMap, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::Digest;
@@ -30,39 +31,61 @@ use pingora::proxy::Session;
 use pingora::{Error, Result};
 
 use super::answer::is_final;
+use super::exchange::Exchange;
 use paced::Pace;
+pub use paced::in_place_of;
+use stall::Stall;
 
-/// What is handed on at once, in bytes: as much as Pingora reads at once. The bounds on writes hold for each such piece.
+/// What of a gathered body is handed on at once, in bytes: as much as Pingora reads at once. The bounds on writes hold for
+/// each such piece.
 const PIECE: usize = 64 * 1024;
 
 /// The way back to the client's own session.
-pub struct Replayed(Arc<Slot>);
+pub struct Upload {
+    slot: Arc<Slot>,
+    is_gathered: bool,
+}
 
 /// Where the client's session is put when nobody else has it.
 type Slot = Mutex<Option<ServerSession>>;
 
-/// Has the exchange send this body, which was read from the client before.
-pub fn replay(session: &mut Session, body: Bytes) -> Result<Replayed> {
-    // For sessions of others Pingora leaves this out.
-    validate_request_authority(session.req_header()).map_err(Error::into_in)?;
-    if session.req_header().version == Version::HTTP_10 {
-        // The end of the answer may have to be told by the end of the connection, which cannot be asked for later.
-        session.set_keepalive(None);
-    }
-    let slot = Arc::new(Slot::default());
-    let inner = mem::replace(&mut *session.downstream_session, vacant());
-    let (length, slot_of_replay) = (body.len(), Arc::clone(&slot));
-    let replay = Replay { inner, body, length, sent: 0, pace: Arc::default(), slot: slot_of_replay };
-    *session.downstream_session = ServerSession::new_custom(Box::new(replay));
-    Ok(Replayed(slot))
+/// Has the exchange send the body that was gathered, or the one that the client is about to send. Where there is none, the
+/// client's session stays. So it does over HTTP/2 for a body that streams: there other timers keep the deadlines.
+pub fn begin(session: &mut Session, x: &mut Exchange, gathered: Option<Bytes>) -> Result<()> {
+    let Some(forward) = &x.forward else { return Ok(()) };
+    let source = match gathered {
+        Some(body) if body.is_empty() => return Ok(()),
+        Some(body) => Source::Memory { length: body.len(), body, sent: 0 },
+        None if session.is_http2() || session.is_body_done() => return Ok(()),
+        None => Source::Client,
+    };
+    let stall = Stall::new(x.connection.as_ref(), forward.upstream.timeouts.idle, forward.deadline);
+    x.upload = Some(stand_in(session, source, stall)?);
+    Ok(())
 }
 
-impl Replayed {
+fn stand_in(session: &mut Session, source: Source, stall: Stall) -> Result<Upload> {
+    // For sessions of others Pingora leaves this out.
+    validate_request_authority(session.req_header()).map_err(Error::into_in)?;
+    let slot = Arc::new(Slot::default());
+    let is_gathered = matches!(source, Source::Memory { .. });
+    let inner = mem::replace(&mut *session.downstream_session, vacant());
+    let sending = Sending { inner, source, pace: Arc::default(), stall, slot: Arc::clone(&slot) };
+    *session.downstream_session = ServerSession::new_custom(Box::new(sending));
+    Ok(Upload { slot, is_gathered })
+}
+
+impl Upload {
+    /// Whether the body was read before: whole, measured, and there for every attempt.
+    pub fn is_gathered(&self) -> bool {
+        self.is_gathered
+    }
+
     /// Puts the client's own session back. The body is let go of.
     pub fn end(self, session: &mut Session) {
         drop(mem::replace(&mut *session.downstream_session, vacant()));
-        // There is one: only `replay` makes a `Replayed`, and what it put there has just been dropped.
-        if let Some(inner) = self.0.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        // There is one: only `stand_in` makes an `Upload`, and what it put there has just been dropped.
+        if let Some(inner) = self.slot.lock().unwrap_or_else(PoisonError::into_inner).take() {
             *session.downstream_session = inner;
         }
     }
@@ -85,44 +108,119 @@ fn vacant() -> ServerSession {
     ServerSession::new_custom(Box::new(()))
 }
 
-struct Replay {
+struct Sending {
     inner: ServerSession,
-    body: Bytes,
-    /// Of the body, also when it is gone.
-    length: usize,
-    /// How much of it this attempt was given.
-    sent: usize,
+    source: Source,
     pace: Arc<Pace>,
+    stall: Stall,
     slot: Arc<Slot>,
 }
 
-impl Replay {
-    /// The next piece of the body.
+/// Where the body comes from.
+enum Source {
+    /// The client, piece by piece. What Pingora keeps of it for another attempt the client's session keeps.
+    Client,
+    /// It was gathered.
+    Memory {
+        body: Bytes,
+        /// Of the body, also when it is gone.
+        length: usize,
+        /// How much of it this attempt was given.
+        sent: usize,
+    },
+}
+
+impl Source {
+    /// The next piece out of memory.
     fn next(&mut self) -> Option<Bytes> {
-        let end = self.sent.saturating_add(PIECE).min(self.body.len());
-        if self.sent >= end {
-            return None;
-        }
-        let piece = self.body.slice(self.sent..end);
-        self.sent = end;
+        let Self::Memory { body, sent, .. } = self else { return None };
+        let end = sent.saturating_add(PIECE).min(body.len());
+        let piece = (*sent < end).then(|| body.slice(*sent..end));
+        *sent = end.max(*sent);
+        piece
+    }
+}
+
+impl Sending {
+    /// The next piece of a body that was gathered.
+    fn next(&mut self) -> Option<Bytes> {
+        let piece = self.source.next()?;
         self.let_go();
         Some(self.pace.follow(piece))
     }
 
-    fn is_sent(&self) -> bool {
-        self.sent >= self.length
+    fn is_sent(&mut self) -> bool {
+        match &self.source {
+            Source::Client => self.inner.is_body_done(),
+            Source::Memory { length, sent, .. } => sent >= length,
+        }
     }
 
     /// Lets go of a body that nobody can need again: an exchange that was answered is not tried again, however long the
     /// answer takes.
     fn let_go(&mut self) {
-        if self.is_sent() && self.inner.response_written().is_some_and(is_final) {
-            self.body = Bytes::new();
+        if let Source::Memory { body, length, sent } = &mut self.source
+            && *sent >= *length
+            && self.inner.response_written().is_some_and(is_final)
+        {
+            *body = Bytes::new();
+        }
+    }
+
+    /// Waits until another piece may go. Nothing is read meanwhile: whoever stops waiting has lost nothing.
+    fn poll_room(&mut self, cx: &mut Context<'_>) -> Poll<Result<()>> {
+        if self.pace.poll_room(cx).is_ready() {
+            self.stall.end();
+            return Poll::Ready(Ok(()));
+        }
+        self.stall.poll(cx).map(Err)
+    }
+
+    async fn read(&mut self) -> Result<Option<Bytes>> {
+        match self.source {
+            Source::Client => {
+                poll_fn(|cx| self.poll_room(cx)).await?;
+                let piece = self.inner.read_request_body().await?;
+                Ok(piece.map(|piece| self.pace.follow(piece)))
+            }
+            Source::Memory { .. } => {
+                let Self { inner, pace, stall, .. } = self;
+                let left = {
+                    let mut leaves = pin!(inner.read_body_or_idle(true));
+                    poll_fn(|cx| {
+                        if pace.poll_room(cx).is_ready() {
+                            stall.end();
+                            return Poll::Ready(None);
+                        }
+                        if let Poll::Ready(error) = stall.poll(cx) {
+                            return Poll::Ready(Some(Err(error)));
+                        }
+                        leaves.as_mut().poll(cx).map(Some)
+                    })
+                    .await
+                };
+                match left {
+                    Some(left) => left,
+                    None => Ok(self.next()),
+                }
+            }
+        }
+    }
+
+    /// RFC 9112 §6.3: what tells a client of HTTP/1.0 its end by no length ends with the connection. Asking for that later
+    /// would not reach the client's session.
+    fn close_behind(&mut self, task: &HttpTask) {
+        if let HttpTask::Header(head, _) = task
+            && self.inner.req_header().version == Version::HTTP_10
+            && is_final(head)
+            && !head.headers.contains_key(CONTENT_LENGTH)
+        {
+            self.inner.set_keepalive(None);
         }
     }
 }
 
-impl Drop for Replay {
+impl Drop for Sending {
     fn drop(&mut self) {
         let inner = mem::replace(&mut self.inner, vacant());
         *self.slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(inner);
@@ -131,22 +229,31 @@ impl Drop for Replay {
 
 /// What differs from the client's session stands first.
 #[async_trait]
-impl CustomSession for Replay {
+impl CustomSession for Sending {
     /// Called at the beginning of each attempt.
     fn enable_retry_buffering(&mut self) {
-        if self.body.len() == self.length {
-            self.sent = 0;
-            // What is left of the last attempt is nobody's concern.
-            self.pace = Arc::default();
+        // What is left of the last attempt is nobody's concern.
+        self.pace = Arc::default();
+        self.stall.end();
+        match &mut self.source {
+            Source::Client => self.inner.enable_retry_buffering(),
+            Source::Memory { body, length, sent } if body.len() == *length => *sent = 0,
+            Source::Memory { .. } => {}
         }
     }
 
     fn get_retry_buffer(&self) -> Option<Bytes> {
-        None
+        match self.source {
+            Source::Client => self.inner.get_retry_buffer(),
+            Source::Memory { .. } => None,
+        }
     }
 
     fn retry_buffer_truncated(&self) -> bool {
-        false
+        match self.source {
+            Source::Client => self.inner.retry_buffer_truncated(),
+            Source::Memory { .. } => false,
+        }
     }
 
     fn is_body_done(&mut self) -> bool {
@@ -154,11 +261,17 @@ impl CustomSession for Replay {
     }
 
     fn is_body_empty(&mut self) -> bool {
-        false
+        match self.source {
+            Source::Client => self.inner.is_body_empty(),
+            Source::Memory { .. } => false,
+        }
     }
 
     async fn read_body_bytes(&mut self) -> Result<Option<Bytes>> {
-        Ok(self.next())
+        match self.source {
+            Source::Client => self.inner.read_request_body().await,
+            Source::Memory { .. } => Ok(self.next()),
+        }
     }
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
@@ -166,24 +279,15 @@ impl CustomSession for Replay {
             return self.inner.read_body_or_idle(no_body_expected).await;
         }
         if no_body_expected || self.is_sent() {
-            // Only a client that leaves ends this.
+            // Only a client that leaves, or a deadline, ends this.
             return self.inner.read_body_or_idle(true).await;
         }
-        let left = {
-            let mut leaves = pin!(self.inner.read_body_or_idle(true));
-            poll_fn(|cx| match self.pace.poll_room(cx) {
-                Poll::Ready(()) => Poll::Ready(None),
-                Poll::Pending => leaves.as_mut().poll(cx).map(Some),
-            })
-            .await
-        };
-        match left {
-            Some(left) => left,
-            None => Ok(self.next()),
-        }
+        self.read().await
     }
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
+        tasks.iter().for_each(|task| self.close_behind(task));
+        self.stall.end();
         let written = self.inner.response_duplex_vec(tasks).await;
         self.let_go();
         written
@@ -232,6 +336,7 @@ impl CustomSession for Replay {
     }
 
     fn send_proxy_task(&mut self, task: HttpTask) {
+        self.close_behind(&task);
         self.inner.send_downstream_proxy_task(task);
     }
 

@@ -30,6 +30,7 @@ mod phases;
 mod redirected;
 mod report;
 mod retry;
+mod roots;
 mod secured;
 mod sent;
 mod shed;

@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use super::direct::{Client, Direct, Next};
 use super::edge::{Connection, EdgeLimits, EdgeStream, Ending, H2_STREAMS_MAX, Malformed, MalformedKind};
 use super::phases::App;
+use super::roots;
 use super::socket::{Socket, VALIDATED, handshake};
 use crate::clock;
 use crate::context::{RequestId, Scheme};
@@ -92,6 +93,7 @@ impl Engine {
             threads: 1,
             work_stealing: false,
             upstream_keepalive_pool_size: POOL_SIZE,
+            ca_file: roots::file(),
             ..ServerConf::default()
         };
         let app = App {

@@ -61,6 +61,7 @@ impl Workers {
         overload: &Arc<Overload>,
     ) -> std::io::Result<Self> {
         let mut commands = Vec::with_capacity(threads);
+        let (ready, is_ready) = std::sync::mpsc::channel();
         let episodes = Arc::new(Episodes::default());
         for index in 0..threads {
             let (sender, receiver) = mpsc::unbounded_channel();
@@ -75,14 +76,22 @@ impl Workers {
             let shared =
                 Shared { live: Arc::clone(live), admission: Arc::clone(admission), episodes: Arc::clone(&episodes) };
             let runtime = runtime::Builder::new_current_thread().enable_all().build()?;
+            let ready = ready.clone();
             thread::Builder::new().name(format!("worker-{index}")).spawn(move || {
                 runtime.block_on(async move {
                     tokio::spawn(async move { overload.measure_lag().await });
-                    work(receiver, Arc::new(Engine::new(options)), shared).await;
+                    let engine = Arc::new(Engine::new(options));
+                    let _ = ready.send(());
+                    drop(ready);
+                    work(receiver, engine, shared).await;
                 });
             })?;
             commands.push(sender);
         }
+        drop(ready);
+        // Without its workers the gateway would be there, and serve nobody.
+        let panicked = |_| std::io::Error::other("a worker cannot start");
+        (0..threads).try_for_each(|_| is_ready.recv().map_err(panicked))?;
         Ok(Self { commands })
     }
 

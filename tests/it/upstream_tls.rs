@@ -3,6 +3,7 @@
 mod shared;
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use rcgen::SerialNumber;
@@ -14,6 +15,10 @@ use crate::harness::{
 
 /// A gateway with these upstreams (`name: { targets: …, tls: … }`), each behind the path of its name.
 async fn start(upstreams: &[(&str, String)], files: &[(&str, String)]) -> Gateway {
+    Gateway::start_in(written(upstreams, files)).await
+}
+
+fn written(upstreams: &[(&str, String)], files: &[(&str, String)]) -> Folder {
     let mut yaml = "version: 1\nlisteners: [{ bind: 127.0.0.1:0 }]\nthreads: 1\naccess_log: { to: none }\n\
                     admin: { bind: 127.0.0.1:0 }\nupstreams:\n"
         .to_owned();
@@ -29,7 +34,7 @@ async fn start(upstreams: &[(&str, String)], files: &[(&str, String)]) -> Gatewa
         folder.write(name, text);
     }
     folder.write("gateway.yaml", &yaml);
-    Gateway::start_in(folder).await
+    folder
 }
 
 fn to(service: &TlsService, tls: &str) -> String {
@@ -311,4 +316,40 @@ async fn the_gateway_shows_its_certificate_and_a_rotated_one() {
     gateway.logged_after(before, "configuration reloaded").await;
     assert_eq!((status(&gateway, "old").await, status(&gateway, "new").await), (200, 200));
     assert!(services.iter().all(|service| shown(service) == *second.certificate.der()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_system_trusts_may_be_damaged_or_gone() {
+    let upstream = Upstream::answering(answer(200, b"hello")).await;
+    let (system, other) = (Authority::new("system"), Authority::new("theirs"));
+    let trusted = TlsService::start(Shows::pair(&system.issue(&["a.test"], "a")), &upstream).await;
+    let stranger = TlsService::start(Shows::pair(&other.issue(&["a.test"], "a")), &upstream).await;
+    let upstreams = [
+        ("trusted", to(&trusted, "{ server_name: a.test }")),
+        ("stranger", to(&stranger, "{ server_name: a.test }")),
+        // An authority of one's own takes the place of the system's.
+        ("pinned", to(&trusted, "{ server_name: a.test, ca: other.pem }")),
+        ("own", to(&stranger, "{ server_name: a.test, ca: other.pem }")),
+    ];
+    let good = system.certificate.pem();
+    let damaged = "-----BEGIN CERTIFICATE-----\nMIIBAAAA\n-----END CERTIFICATE-----\n";
+    for (name, bundle, expected) in [
+        ("sound", Some(good.clone()), [200, 502, 502, 200]),
+        ("damaged", Some(format!("{damaged}{good}{damaged}")), [200, 502, 502, 200]),
+        ("only damaged", Some(damaged.to_owned()), [502, 502, 502, 200]),
+        ("empty", Some(String::new()), [502, 502, 502, 200]),
+        ("gone", None, [502, 502, 502, 200]),
+    ] {
+        let folder = written(&upstreams, &[("other.pem", other.certificate.pem())]);
+        if let Some(bundle) = bundle {
+            folder.write("system.pem", &bundle);
+        }
+        let file = format!("SSL_CERT_FILE={}", folder.path("system.pem").display());
+        let none = format!("SSL_CERT_DIR={}", folder.path("none").display());
+        let arguments = [&*file, &*none, env!("CARGO_BIN_EXE_tollgate")];
+        let gateway = Gateway::start_with(folder, Path::new("env"), &arguments).await;
+        for ((upstream, _), expected) in upstreams.iter().zip(expected) {
+            assert_eq!(status(&gateway, upstream).await, expected, "{name}: {upstream}");
+        }
+    }
 }

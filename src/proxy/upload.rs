@@ -59,7 +59,9 @@ pub fn begin(session: &mut Session, x: &mut Exchange, gathered: Option<Bytes>) -
         None if session.is_http2() || session.is_body_done() => return Ok(()),
         None => Source::Client,
     };
-    let stall = Stall::new(x.connection.as_ref(), forward.upstream.timeouts.idle, forward.deadline);
+    // Pingora hears no answer while it writes: after the bound on a write there has to be time for one.
+    let longest = forward.upstream.timeouts.idle.saturating_mul(2);
+    let stall = Stall::new(x.connection.as_ref(), longest, forward.deadline);
     x.upload = Some(stand_in(session, source, stall)?);
     Ok(())
 }

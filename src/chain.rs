@@ -7,9 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::context::Context;
-use crate::contract::{AsyncFilter, BodyFilter, Calling, Hooks, Limit, Passed, Step, StreamFilter, Verdict};
-use crate::head::{RequestHead, ResponseHead};
-use crate::reply::{Rejection, Reply};
+use crate::contract::{AsyncFilter, BodyFilter, Calling, Ending, Hooks, Limit, Onward, Step, StreamFilter, Verdict};
+use crate::head::{Headers, RequestHead, ResponseHead};
 use crate::yaml::Place;
 
 /// A step and where it came from.
@@ -117,7 +116,14 @@ pub enum Stop<'a> {
 pub struct Instead {
     /// How many these are.
     pub reached: usize,
-    pub answer: Result<Box<Reply>, Box<Rejection>>,
+    pub answer: Ending,
+}
+
+/// Where the walk of a response stopped.
+pub enum Halt {
+    Instead(Instead),
+    /// The filter of this index holds it: see [`Chain::respond_held`].
+    Held(usize),
 }
 
 impl Chain {
@@ -180,7 +186,7 @@ impl Chain {
         response: &mut dyn ResponseHead,
         ends: bool,
         context: &Context,
-    ) -> Option<Instead> {
+    ) -> Option<Halt> {
         if !self.responds {
             return None;
         }
@@ -191,9 +197,9 @@ impl Chain {
                 Step::Async(filter) => filter.on_response(request, response, context),
                 Step::Body(filter) => filter.on_response(request, response, context),
                 Step::Stream(filter) => match filter.on_response(request, response, ends, context) {
-                    Ok(None) => {}
-                    Ok(Some(reply)) => return Some(Instead { reached: index, answer: Ok(reply) }),
-                    Err(rejection) => return Some(Instead { reached: index, answer: Err(rejection) }),
+                    Ok(Onward::Passed(())) => {}
+                    Ok(Onward::Held) => return Some(Halt::Held(index)),
+                    Err(answer) => return Some(Halt::Instead(Instead { reached: index, answer })),
                 },
             }
         }
@@ -205,6 +211,27 @@ impl Chain {
         self.looks_at_bodies
     }
 
+    /// Waits for a filter that holds a response, and walks on from there.
+    pub async fn respond_held(
+        &self,
+        mut index: usize,
+        request: &dyn RequestHead,
+        response: &mut dyn ResponseHead,
+        ends: bool,
+        context: &Context,
+    ) -> Option<Instead> {
+        loop {
+            let filter = self.links.get(index)?.stream()?;
+            if let Err(answer) = filter.release_response(request, response, ends, context).await {
+                return Some(Instead { reached: index, answer });
+            }
+            match self.respond(index, request, response, ends, context)? {
+                Halt::Instead(instead) => return Some(instead),
+                Halt::Held(next) => index = next,
+            }
+        }
+    }
+
     /// Whether some filter sees bodies pass.
     pub fn accompanies(&self) -> bool {
         self.accompanies
@@ -212,45 +239,82 @@ impl Chain {
 
     /// Whether some of them look at the pieces of a request body.
     pub fn watches_request_body(&self, reached: usize, context: &Context) -> bool {
-        self.accompanies
-            && self
-                .links
-                .iter()
-                .take(reached)
-                .filter_map(|link| link.stream())
-                .any(|filter| filter.watches_request_body(context))
+        self.accompanies && self.streams(reached).any(|(_, filter)| filter.watches_request_body(context))
+    }
+
+    /// Whether some of them have to be waited for where a response body passes, or see its trailers.
+    pub fn may_hold_response_body(&self, reached: usize, trailers: bool, context: &Context) -> bool {
+        self.accompanies && self.streams(reached).any(|(_, filter)| filter.may_hold_response_body(trailers, context))
     }
 
     /// Shows a piece of a request body to the filters that see bodies pass, in order. What comes back goes on.
     ///
     /// # Errors
-    /// Why nothing may go on.
-    pub fn request_piece(
+    /// What is answered when nothing may go on.
+    pub async fn request_piece(
         &self,
         reached: usize,
         request: &dyn RequestHead,
-        piece: Bytes,
+        mut piece: Bytes,
         ends: bool,
         context: &Context,
-    ) -> Passed {
-        let mut filters = self.links.iter().take(reached).filter_map(|link| link.stream());
-        filters.try_fold(piece, |piece, filter| filter.on_request_piece(request, piece, ends, context))
+    ) -> Result<Bytes, Instead> {
+        for (index, filter) in self.streams(reached) {
+            let passed = match filter.on_request_piece(request, piece, ends, context) {
+                Ok(Onward::Passed(piece)) => Ok(piece),
+                Ok(Onward::Held) => filter.release_request_piece(request, ends, context).await,
+                Err(answer) => Err(answer),
+            };
+            piece = passed.map_err(|answer| Instead { reached: index, answer })?;
+        }
+        Ok(piece)
     }
 
     /// Shows a piece of a response body to the same, last one first.
     ///
     /// # Errors
-    /// Why the response has to be broken off.
-    pub fn response_piece(
+    /// What is answered if nothing of the response has been sent yet; otherwise it has to be broken off.
+    pub async fn response_piece(
         &self,
         reached: usize,
         request: &dyn RequestHead,
-        piece: Bytes,
+        mut piece: Bytes,
         ends: bool,
         context: &Context,
-    ) -> Passed {
-        let mut filters = self.links.iter().take(reached).rev().filter_map(|link| link.stream());
-        filters.try_fold(piece, |piece, filter| filter.on_response_piece(request, piece, ends, context))
+    ) -> Result<Bytes, Instead> {
+        for (index, filter) in self.streams(reached).rev() {
+            let passed = match filter.on_response_piece(request, piece, ends, context) {
+                Ok(Onward::Passed(piece)) => Ok(piece),
+                Ok(Onward::Held) => filter.release_response_piece(request, ends, context).await,
+                Err(answer) => Err(answer),
+            };
+            piece = passed.map_err(|answer| Instead { reached: index, answer })?;
+        }
+        Ok(piece)
+    }
+
+    /// Shows the trailers of a response to the same.
+    ///
+    /// # Errors
+    /// As [`Chain::response_piece`].
+    pub async fn response_trailers(
+        &self,
+        reached: usize,
+        request: &dyn RequestHead,
+        trailers: &mut dyn Headers,
+        context: &Context,
+    ) -> Result<(), Instead> {
+        for (index, filter) in self.streams(reached).rev() {
+            let passed = filter.on_response_trailers(request, trailers, context).await;
+            passed.map_err(|answer| Instead { reached: index, answer })?;
+        }
+        Ok(())
+    }
+
+    /// The filters that accompany exchanges, with their places in the list.
+    fn streams(&self, reached: usize) -> impl DoubleEndedIterator<Item = (usize, &dyn StreamFilter)> + Send {
+        let links = self.links.get(..reached).unwrap_or(&self.links);
+        links.iter().enumerate().filter_map(|(index, link)| Some((index, link.stream()?)))
     }
 
     /// Tells the same that the exchange is over.

@@ -39,7 +39,7 @@ pub use body::BodyFilter;
 pub use inbox::{InboxUse, Terms};
 pub use json::{json_body, no_credentials_in_query};
 pub use limits::{Counts, Limit, QuotaCounts};
-pub use stream::{Outset, Passed, Setting, StreamFilter};
+pub use stream::{Ending, Onward, Outset, Passed, Released, Setting, StreamFilter};
 
 /// What a request hook decides.
 #[derive(Debug)]

@@ -3,6 +3,7 @@
 //! A connection is driven by [`connection`] over an [`edge`] stream; each request on it passes through [`phases`], which pins
 //! the snapshot, walks the chain, and forwards or answers. Filters never notice which engine runs them.
 
+mod accompanied;
 mod accompany;
 mod admit;
 mod alarm;

@@ -11,6 +11,7 @@ use libfuzzer_sys::fuzz_target;
 use tollgate::clock;
 use tollgate::context::{Context, RequestId};
 use tollgate::head::{Fields, HeaderName, HeaderValue, Headers, Method, RequestBuf, ResponseBuf, StatusCode};
+use tollgate::wasm::call::Answer;
 use tollgate::wasm::exchange::{Access, View};
 use tollgate::wasm::instance::{Failure, Head};
 use tollgate::wasm::plugin::{Limits, Plugin, Terms};
@@ -36,7 +37,8 @@ fuzz_target!(|input: &[u8]| {
         ..Limits::default()
     };
     let configuration = Bytes::copy_from_slice(input);
-    let terms = Terms { name: "script".into(), configuration, limits, ..Terms::default() };
+    let calls = ["x-a".into()].into();
+    let terms = Terms { name: "script".into(), configuration, limits, calls, ..Terms::default() };
     let plugin = Arc::new(Plugin::new(Arc::clone(&PROGRAM), terms).expect("it starts, and follows no script yet"));
     for _ in 0..2 {
         let done = exchange(&plugin);
@@ -70,7 +72,19 @@ fn exchange(plugin: &Arc<Plugin>) -> Result<(), Failure> {
     stream.head(Head::Response, false, &mut view.with_response(Access::Change(&mut response)))?;
     assert!(!response.status().is_informational());
     let mut view = View::behind_request(&head, &context).with_response(Access::Read(&response));
-    stream.body(Way::Response, Bytes::from_static(b"answer"), true, &mut view)?;
+    for (piece, ends) in [("ans", false), ("wer", true)] {
+        stream.body(Way::Response, Bytes::from_static(piece.as_bytes()), ends, &mut view)?;
+    }
+    // The second one is an answer that nobody waits for, most of the time.
+    for number in [1, 2] {
+        let (fields, trailers) = (trailers.clone(), trailers.clone());
+        let answer = Answer { status: StatusCode::OK, fields, body: Bytes::from_static(b"a"), trailers };
+        let mut view = View::behind_request(&head, &context).with_response(Access::Change(&mut response));
+        stream.answer(number, Ok(answer), Some(Way::Response), &mut view)?;
+    }
+    let mut view = View::behind_request(&head, &context);
+    view.response_trailers = Some(&mut trailers);
+    stream.head(Head::ResponseTrailers, true, &mut view)?;
     stream.finish(Some(&mut View::behind_request(&head, &context)));
     Ok(())
 }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use super::{Hooks, Verdict};
 use crate::context::Context;
-use crate::head::{RequestHead, ResponseHead};
+use crate::head::{Headers, RequestHead, ResponseHead};
 use crate::reply::{Rejection, Reply};
 
 /// What a [`StreamFilter`] decides about the head of a request.
@@ -18,8 +18,22 @@ pub enum Outset {
 /// What [`StreamFilter::on_request`] returns.
 pub type Setting<'a> = std::pin::Pin<Box<dyn Future<Output = Outset> + Send + 'a>>;
 
-/// What became of a piece of a body: what goes on in its place (nothing while it is held back), or why nothing may go on.
-pub type Passed = Result<Bytes, Box<Rejection>>;
+/// What became of a head, or of a piece of a body.
+#[derive(Debug)]
+pub enum Onward<T> {
+    Passed(T),
+    /// It has to be waited for: something was asked whose answer is not here yet.
+    Held,
+}
+
+/// What is answered when nothing may go on.
+pub type Ending = Result<Box<Reply>, Box<Rejection>>;
+
+/// What became of a piece of a body: what goes on in its place (nothing while it is held back), or what ends the exchange.
+pub type Passed = Result<Onward<Bytes>, Ending>;
+
+/// What comes of waiting for it.
+pub type Released<'a, T> = std::pin::Pin<Box<dyn Future<Output = Result<T, Ending>> + Send + 'a>>;
 
 /// A compiled filter that accompanies an exchange. What it has to remember of one is kept in
 /// [`Context::kept`].
@@ -48,6 +62,14 @@ pub trait StreamFilter: Send + Sync + 'static {
     /// Called with each piece of a request body on its way to the service, in order; `ends` with the last one.
     fn on_request_piece(&self, request: &dyn RequestHead, piece: Bytes, ends: bool, context: &Context) -> Passed;
 
+    /// Called when a piece was held; what goes on then. Must end in bounded time.
+    fn release_request_piece<'a>(
+        &'a self,
+        request: &'a dyn RequestHead,
+        ends: bool,
+        context: &'a Context,
+    ) -> Released<'a, Bytes>;
+
     /// Called on the way out, as [`Filter::on_response`](super::Filter::on_response). `ends`: no body follows. With an
     /// answer of its own the filter replaces the response.
     fn on_response(
@@ -56,10 +78,39 @@ pub trait StreamFilter: Send + Sync + 'static {
         response: &mut dyn ResponseHead,
         ends: bool,
         context: &Context,
-    ) -> Result<Option<Box<Reply>>, Box<Rejection>>;
+    ) -> Result<Onward<()>, Ending>;
 
-    /// Called with each piece of a response body, in order; `ends` with the last one. A refusal breaks the response off.
+    /// Called when the head of a response was held. Must end in bounded time.
+    fn release_response<'a>(
+        &'a self,
+        request: &'a dyn RequestHead,
+        response: &'a mut dyn ResponseHead,
+        ends: bool,
+        context: &'a Context,
+    ) -> Released<'a, ()>;
+
+    /// Whether it has to be called where it can be waited for, and with trailers: what such a session costs is to be worth it.
+    /// `trailers`: the service may send some.
+    fn may_hold_response_body(&self, trailers: bool, context: &Context) -> bool;
+
+    /// Called with each piece of a response body, in order; `ends` with the last one. An ending breaks the response off.
     fn on_response_piece(&self, request: &dyn RequestHead, piece: Bytes, ends: bool, context: &Context) -> Passed;
+
+    /// Called when a piece was held; what goes on then. Must end in bounded time.
+    fn release_response_piece<'a>(
+        &'a self,
+        request: &'a dyn RequestHead,
+        ends: bool,
+        context: &'a Context,
+    ) -> Released<'a, Bytes>;
+
+    /// Called with the trailers of a response, behind its body. Must end in bounded time.
+    fn on_response_trailers<'a>(
+        &'a self,
+        request: &'a dyn RequestHead,
+        trailers: &'a mut dyn Headers,
+        context: &'a Context,
+    ) -> Released<'a, ()>;
 
     /// Called when the exchange is over. `response` is the head that the client was sent.
     fn on_end(&self, request: &dyn RequestHead, response: Option<&dyn ResponseHead>, context: &Context);

@@ -19,7 +19,7 @@ pub use expect::{Failure, check_tests, run_tests};
 
 use super::{Gateway, Matched, Route, preflight_for};
 use crate::caller::Caller;
-use crate::chain::Link;
+use crate::chain::{Halt, Link};
 use crate::client::{self, PeerText};
 use crate::clock;
 use crate::config::UpstreamHost;
@@ -374,7 +374,13 @@ impl<'g> Walk<'g> {
         }
         let ends = !matches!(outcome, Outcome::Upstream { .. });
         // What a filter would answer in its place depends on the real response.
-        let _ = self.route.chain.respond(self.reached, &self.request, &mut head, ends, &self.context);
+        let mut reached = self.reached;
+        while let Some(Halt::Held(index)) =
+            self.route.chain.respond(reached, &self.request, &mut head, ends, &self.context)
+        {
+            // Nor is anything waited for here.
+            reached = index;
+        }
         head.set(&client::X_REQUEST_ID, self.context.request_id.value());
         head
     }

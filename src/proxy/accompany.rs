@@ -3,9 +3,10 @@
 use std::mem;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderValue, Version, response};
+use http::{HeaderMap, HeaderValue, Version, response};
 use pingora::http::RequestHeader;
 use pingora::proxy::Session;
 use pingora::{Error, ErrorType, Result};
@@ -13,7 +14,7 @@ use pingora::{Error, ErrorType, Result};
 use super::exchange::Exchange;
 use super::heads::{Seen, SeenResponse};
 use crate::chain::Instead;
-use crate::reply::Rejection;
+use crate::reply::{Code, Rejection};
 
 /// Whether no body follows a request head, which was taken out of its session.
 pub fn is_bodiless(session: &mut Session, head: &Parts) -> bool {
@@ -25,7 +26,7 @@ pub fn is_bodiless(session: &mut Session, head: &Parts) -> bool {
 }
 
 /// A piece of a request body.
-pub fn request_piece(session: &Session, body: &mut Option<Bytes>, ends: bool, x: &mut Exchange) -> Result<()> {
+pub async fn request_piece(session: &Session, body: &mut Option<Bytes>, ends: bool, x: &mut Exchange) -> Result<()> {
     let Exchange { route, context, reached, .. } = x;
     let (Some(route), Some(context)) = (route, context) else { return Ok(()) };
     if !route.chain.watches_request_body(*reached, context) {
@@ -33,15 +34,20 @@ pub fn request_piece(session: &Session, body: &mut Option<Bytes>, ends: bool, x:
     }
     x.is_shown = true;
     let piece = body.take().unwrap_or_default();
-    match route.chain.request_piece(*reached, &Seen(session.req_header()), piece, ends, context) {
+    let came = piece.len();
+    match route.chain.request_piece(*reached, &Seen(session.req_header()), piece, ends, context).await {
         // Not none, which would be the end of the body.
-        Ok(piece) => *body = Some(piece),
-        Err(rejection) => return Err(instead(x, *rejection)),
+        Ok(piece) => {
+            let length = if x.is_unmeasured || x.is_gathered() { None } else { length(&session.req_header().headers) };
+            let sound = x.request_length.pass(length, came, piece.len(), ends);
+            *body = Some(piece);
+            if sound { Ok(()) } else { Err(unsound(x)) }
+        }
+        Err(instead) => Err(replaced(x, instead)),
     }
-    Ok(())
 }
 
-/// A piece of a response body.
+/// A piece of a response body that has to be waited for by nobody.
 pub fn response_piece(session: &Session, body: &mut Option<Bytes>, ends: bool, x: &mut Exchange) -> Result<()> {
     let Exchange { route, context, reached, .. } = x;
     let (Some(route), Some(context)) = (route, context) else { return Ok(()) };
@@ -49,31 +55,71 @@ pub fn response_piece(session: &Session, body: &mut Option<Bytes>, ends: bool, x
         return Ok(());
     }
     let piece = body.take().unwrap_or_default();
-    match route.chain.response_piece(*reached, &Seen(session.req_header()), piece, ends, context) {
-        // An empty chunk would be the end of the body.
-        Ok(piece) => *body = (!piece.is_empty()).then_some(piece),
-        Err(rejection) => return Err(instead(x, *rejection)),
+    let came = piece.len();
+    let seen = Seen(session.req_header());
+    let passing = route.chain.response_piece(*reached, &seen, piece, ends, context);
+    match passing.now_or_never() {
+        Some(Ok(piece)) => {
+            let sound = x.response_length.pass(x.response_bytes, came, piece.len(), ends);
+            // An empty chunk would be the end of the body.
+            *body = (!piece.is_empty()).then_some(piece);
+            if sound { Ok(()) } else { Err(unsound(x)) }
+        }
+        Some(Err(instead)) => Err(replaced(x, instead)),
+        // One that may hold a body has a session where it is waited for.
+        None => Err(unsound(x)),
     }
-    Ok(())
 }
 
 /// The whole body of an answer of our own.
 ///
 /// # Errors
 /// What is answered in its place.
-pub fn whole(request: &Parts, x: &Exchange, body: &mut Bytes) -> std::result::Result<(), Instead> {
+pub async fn whole(request: &Parts, x: &Exchange, body: &mut Bytes) -> std::result::Result<(), Instead> {
     let (Some(route), Some(context)) = (&x.route, &x.context) else { return Ok(()) };
     if !route.chain.accompanies() {
         return Ok(());
     }
-    match route.chain.response_piece(x.reached, &Seen(request), mem::take(body), true, context) {
-        Ok(piece) => {
-            *body = piece;
-            Ok(())
-        }
-        // None of them sees the refusal: it was one of them.
-        Err(rejection) => Err(Instead { reached: 0, answer: Err(rejection) }),
+    *body = route.chain.response_piece(x.reached, &Seen(request), mem::take(body), true, context).await?;
+    Ok(())
+}
+
+/// How long a body was on its way to the filters, and behind them.
+#[derive(Debug, Default)]
+pub struct Lengths {
+    came: u64,
+    passed: u64,
+}
+
+impl Lengths {
+    /// Counts a piece. `false`: the filters have changed the length of a body whose head says `length`. What the head says is what
+    /// the other side goes by: it would take a body that was cut for a whole one, or wait for the rest.
+    pub fn pass(&mut self, length: Option<u64>, came: usize, passed: usize, ends: bool) -> bool {
+        self.came = self.came.saturating_add(came as u64);
+        self.passed = self.passed.saturating_add(passed as u64);
+        let fits = length.is_none_or(|length| self.passed <= length && (!ends || self.passed == length));
+        fits || self.came == self.passed
     }
+}
+
+/// The length that a head says its body has.
+pub fn length(fields: &HeaderMap) -> Option<u64> {
+    fields.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
+/// What becomes of a body that is not as long as its head says.
+fn unsound(x: &mut Exchange) -> Box<Error> {
+    let rejection = changed_length(x.route.as_ref().map_or("", |route| &*route.name));
+    replaced(x, Instead { reached: x.reached, answer: Err(Box::new(rejection)) })
+}
+
+/// Tells the author.
+pub fn changed_length(route: &str) -> Rejection {
+    tracing::error!(
+        route,
+        "a plugin changed the length of a body whose head says it: it has to remove `content-length` when it is told of the head"
+    );
+    Rejection::new(Code::PLUGIN_FAILED, "a filter of this route failed")
 }
 
 /// Tells the filters that the exchange is over.
@@ -89,14 +135,16 @@ pub fn end(request: &Parts, answered: Option<&response::Parts>, x: &Exchange) {
 
 /// Ends the exchange with the service: the client gets this answer.
 pub fn replaced(x: &mut Exchange, instead: Instead) -> Box<Error> {
+    if let Err(rejection) = &instead.answer {
+        x.code = Some(rejection.code);
+    }
     x.instead = Some(Box::new(instead));
-    Error::new_in(ErrorType::Custom("a filter answers in place of the service"))
+    ended()
 }
 
-fn instead(x: &mut Exchange, rejection: Rejection) -> Box<Error> {
-    let reached = x.reached;
-    x.code = Some(rejection.code);
-    replaced(x, Instead { reached, answer: Err(Box::new(rejection)) })
+/// A filter answers in place of the service.
+pub fn ended() -> Box<Error> {
+    Error::new_in(ErrorType::Custom("a filter answers in place of the service"))
 }
 
 /// Puts back the length of a request body, whatever a filter did to it: the client's session goes by what the client said, and

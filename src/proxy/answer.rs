@@ -19,12 +19,14 @@ use super::heads::{self, Seen};
 use super::phases::App;
 use super::target::{is_whole, sticky_cookie, tells_its_end};
 use super::tenure::CLOSE_WAIT;
-use crate::chain::Instead;
+use crate::chain::{Halt, Instead};
 use crate::client::X_REQUEST_ID;
 use crate::clock;
 use crate::contract::AsyncHandler;
 use crate::reply::{Rejection, Reply};
 
+/// No deadline of the connection ends a wait for a plugin: that has its own.
+const HELD_MAX: Duration = Duration::from_secs(3600);
 /// How long the rest of a body is read that nobody wanted, so that the client sees the answer.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -86,7 +88,7 @@ impl App {
     pub(super) async fn send(&self, session: &mut Session, x: &mut Box<Exchange>, reply: Reply) -> pingora::Result<()> {
         // Before the client has the answer: what it asks next finds room.
         x.place = None;
-        let Answer { reply, head, trailers_only, bodiless } = passed(session.req_header(), x, reply)?;
+        let Answer { reply, head, trailers_only, bodiless } = passed(session.req_header(), x, reply).await?;
         if reply.status == StatusCode::SWITCHING_PROTOCOLS {
             return close_websocket(session, x, head, reply.body).await;
         }
@@ -115,7 +117,7 @@ pub struct Answer {
 }
 
 /// Takes an answer of our own through the response hooks. A filter may answer in its place; then that answer passes those before it.
-pub fn passed(request: &request::Parts, x: &mut Exchange, mut reply: Reply) -> pingora::Result<Answer> {
+pub async fn passed(request: &request::Parts, x: &mut Exchange, mut reply: Reply) -> pingora::Result<Answer> {
     loop {
         x.code = reply.code;
         // Told by its fields, so before they are taken.
@@ -132,9 +134,14 @@ pub fn passed(request: &request::Parts, x: &mut Exchange, mut reply: Reply) -> p
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
         }
         let ends = bodiless || reply.body.is_empty() || request.method == Method::HEAD;
-        let passed = match finish_head(request, &mut head, ends, x) {
+        let halted = match finish_head(request, &mut head, ends, x) {
+            Some(Halt::Held(index)) => release(request, &mut head, ends, index, x).await,
+            Some(Halt::Instead(instead)) => Some(instead),
+            None => None,
+        };
+        let passed = match halted {
             None if ends => Ok(()),
-            None => accompany::whole(request, x, &mut reply.body),
+            None => accompany::whole(request, x, &mut reply.body).await,
             Some(instead) => Err(instead),
         };
         match passed {
@@ -201,17 +208,31 @@ pub fn is_final(head: &ResponseHeader) -> bool {
 }
 
 /// Passes the head of a service's answer on: through the response hooks, and to what keeps answers.
-pub fn pass_on(session: &Session, head: &mut ResponseHeader, x: &mut Exchange, now: Instant) -> pingora::Result<()> {
-    let mut instead = None;
-    heads::change(head, |head| instead = pass(session.req_header(), head, x, now))?;
+pub async fn pass_on(
+    session: &mut Session,
+    head: &mut ResponseHeader,
+    x: &mut Exchange,
+    now: Instant,
+) -> pingora::Result<()> {
+    let whole = is_whole(&session.req_header().method, head);
+    let mut halted = None;
+    heads::change(head, |head| halted = pass(session.req_header(), head, x, now))?;
+    let instead = match halted {
+        None => None,
+        Some(Halt::Instead(instead)) => Some(instead),
+        Some(Halt::Held(index)) => Box::pin(wait(session, head, whole, index, x)).await?,
+    };
+    if x.route.as_ref().is_some_and(|route| route.chain.accompanies()) {
+        x.response_bytes = accompany::length(&head.headers);
+    }
     match instead {
         Some(instead) => Err(accompany::replaced(x, instead)),
         None => Ok(()),
     }
 }
 
-/// The same, of a head that was taken apart. A filter may answer in its place.
-pub fn pass(request: &request::Parts, head: &mut response::Parts, x: &mut Exchange, now: Instant) -> Option<Instead> {
+/// The same, of a head that was taken apart. A filter may answer in its place, or hold it.
+pub fn pass(request: &request::Parts, head: &mut response::Parts, x: &mut Exchange, now: Instant) -> Option<Halt> {
     let cookie = sticky_cookie(x);
     let (whole, told) = (is_whole(&request.method, head), tells_its_end(head));
     if let Some(forward) = x.forward.as_mut().filter(|_| whole) {
@@ -229,15 +250,63 @@ pub fn pass(request: &request::Parts, head: &mut response::Parts, x: &mut Exchan
         // Fails, and does nothing, only when a head would hold more fields than a map can.
         let _ = head.headers.try_append(SET_COOKIE, cookie);
     }
-    let instead = finish_head(request, head, whole, x);
+    let halted = finish_head(request, head, whole, x);
     grpc::look(head, x.forward.as_mut());
-    instead
+    halted
 }
 
-/// What every response passes, whoever authored it. `ends`: no body follows. A filter may answer in its place.
-fn finish_head(request: &request::Parts, head: &mut response::Parts, ends: bool, x: &Exchange) -> Option<Instead> {
+/// Waits for the filter that holds the head of a service's answer, while the client is there.
+async fn wait(
+    session: &mut Session,
+    head: &mut ResponseHeader,
+    ends: bool,
+    index: usize,
+    x: &mut Exchange,
+) -> pingora::Result<Option<Instead>> {
+    if let Some(connection) = &x.connection {
+        // The plugin has its own time.
+        connection.expect_within(clock::now(), HELD_MAX);
+    }
+    let request = session.req_header().clone();
+    let (mut parts, phrase) = heads::take_response(head);
+    let released = release(&request, &mut parts, ends, index, x);
+    let instead = if session.is_body_done() {
+        tokio::select! {
+            biased;
+            instead = released => instead,
+            left = session.downstream_session.read_body_or_idle(true) => {
+                let left = left.err().unwrap_or_else(|| Error::new(ErrorType::ConnectionClosed));
+                return Err(left.into_down());
+            }
+        }
+    } else {
+        released.await
+    };
+    grpc::look(&parts, x.forward.as_mut());
+    heads::put_back_response(head, parts, phrase)?;
+    if let (Some(connection), Some(forward)) = (&x.connection, &x.forward) {
+        let now = clock::now();
+        connection.stream(now, forward.upstream.timeouts.idle, forward.remaining(now));
+    }
+    Ok(instead)
+}
+
+/// Waits for the filter that holds the head of an answer, and takes it past those before it.
+async fn release(
+    request: &request::Parts,
+    head: &mut response::Parts,
+    ends: bool,
+    index: usize,
+    x: &Exchange,
+) -> Option<Instead> {
     let (Some(route), Some(context)) = (&x.route, &x.context) else { return None };
-    let instead = route.chain.respond(x.reached, &Seen(request), &mut heads::Response(head), ends, context);
+    route.chain.respond_held(index, &Seen(request), &mut heads::Response(head), ends, context).await
+}
+
+/// What every response passes, whoever authored it. `ends`: no body follows. A filter may answer in its place, or hold it.
+fn finish_head(request: &request::Parts, head: &mut response::Parts, ends: bool, x: &Exchange) -> Option<Halt> {
+    let (Some(route), Some(context)) = (&x.route, &x.context) else { return None };
+    let halted = route.chain.respond(x.reached, &Seen(request), &mut heads::Response(head), ends, context);
     head.headers.insert(X_REQUEST_ID, context.request_id.value());
-    instead
+    halted
 }

@@ -204,7 +204,7 @@ impl Run<'_> {
     async fn say(&mut self, reply: Reply) -> Result<(), Box<Error>> {
         // Before the client has the answer: what it asks next finds room.
         self.x.place = None;
-        let Answer { reply, mut head, bodiless, .. } = passed(self.head, self.x, reply)?;
+        let Answer { reply, mut head, bodiless, .. } = passed(self.head, self.x, reply).await?;
         if reply.status == StatusCode::SWITCHING_PROTOCOLS {
             return Err(Error::new_in(ErrorType::InternalError));
         }

@@ -5,6 +5,8 @@ use std::time::{Duration, Instant};
 
 use http::Uri;
 
+use super::accompanied::Accompanied;
+use super::accompany::Lengths;
 use super::edge::Connection;
 use super::mirrored::Copying;
 use super::tenure::Tenure;
@@ -47,6 +49,12 @@ pub struct Exchange {
     pub is_unmeasured: bool,
     /// Set while a session of ours sends the request body.
     pub upload: Option<Upload>,
+    /// Set while the session is one where the answer passes the filters.
+    pub accompanied: Option<Accompanied>,
+    /// The length of the body that the head of the answer says, for filters that see it pass.
+    pub response_bytes: Option<u64>,
+    pub request_length: Lengths,
+    pub response_length: Lengths,
     /// What of a body in Base64 has no whole group of four yet.
     pub grpc_web_rest: Vec<u8>,
     /// A copy of the request whose body is still coming.
@@ -132,6 +140,10 @@ impl Exchange {
             is_shown: false,
             is_unmeasured: false,
             upload: None,
+            accompanied: None,
+            response_bytes: None,
+            request_length: Lengths::default(),
+            response_length: Lengths::default(),
             grpc_web_rest: Vec::new(),
             copying: None,
             tenure: None,

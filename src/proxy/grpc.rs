@@ -144,7 +144,7 @@ async fn write_end(session: &mut ServerSession, speaks: Speaks, trailers: Header
 }
 
 /// Trailers as they end a body of gRPC-Web.
-fn frame(speaks: Speaks, trailers: &HeaderMap) -> Bytes {
+pub fn frame(speaks: Speaks, trailers: &HeaderMap) -> Bytes {
     speaks.encode(trailers_frame(trailers))
 }
 

@@ -32,6 +32,9 @@ pub struct Seen<'a>(pub &'a request::Parts);
 /// A response head that is only looked at.
 pub struct SeenResponse<'a>(pub &'a response::Parts);
 
+/// Trailers that are worked on.
+pub struct Trailers<'a>(pub &'a mut HeaderMap);
+
 /// Takes a request head apart; [`put_back`] must follow. What stands in its place meanwhile owns no memory.
 pub fn take(head: &mut RequestHeader) -> request::Parts {
     let blank = RequestHeader::from(http::Request::new(()).into_parts().0);
@@ -45,12 +48,26 @@ pub fn put_back(head: &mut RequestHeader, parts: request::Parts) {
 
 /// Works on a response head.
 pub fn change(head: &mut ResponseHeader, work: impl FnOnce(&mut response::Parts)) -> pingora::Result<()> {
+    let (mut parts, phrase) = take_response(head);
+    work(&mut parts);
+    put_back_response(head, parts, phrase)
+}
+
+/// Takes a response head apart, and its phrase; [`put_back_response`] must follow.
+pub fn take_response(head: &mut ResponseHeader) -> (response::Parts, Option<String>) {
     // Only a phrase of the service's own is worth keeping.
     let canonical = head.status.canonical_reason();
     let phrase = head.get_reason_phrase().filter(|phrase| Some(*phrase) != canonical).map(str::to_owned);
     let blank = ResponseHeader::from(http::Response::new(()).into_parts().0);
-    let mut parts: response::Parts = mem::replace(head, blank).into();
-    work(&mut parts);
+    (mem::replace(head, blank).into(), phrase)
+}
+
+/// Puts a response head back.
+pub fn put_back_response(
+    head: &mut ResponseHeader,
+    parts: response::Parts,
+    phrase: Option<String>,
+) -> pingora::Result<()> {
     *head = ResponseHeader::from(parts);
     if phrase.is_some() {
         head.set_reason_phrase(phrase.as_deref())?;
@@ -138,6 +155,21 @@ impl SeenResponse<'_> {
     fn fields(&self) -> &HeaderMap {
         &self.0.headers
     }
+}
+
+impl Trailers<'_> {
+    fn fields(&self) -> &HeaderMap {
+        self.0
+    }
+
+    fn fields_mut(&mut self) -> &mut HeaderMap {
+        self.0
+    }
+}
+
+impl Headers for Trailers<'_> {
+    reads!(fields);
+    writes!();
 }
 
 impl Headers for Request<'_> {

@@ -15,6 +15,7 @@ use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
 
+use super::accompanied::accompany;
 use super::accompany;
 use super::admit::{self, Raw};
 use super::announce;
@@ -107,6 +108,7 @@ impl ProxyHttp for App {
                     self.mirror(session.req_header(), x, copied);
                 }
                 upload::begin(session, x, body)?;
+                accompany(session, x)?;
                 Ok(false)
             }
             Decision::Await(handler, body) => {
@@ -177,7 +179,7 @@ impl ProxyHttp for App {
         x: &mut Box<Exchange>,
     ) -> pingora::Result<()> {
         secured::check_protocol(x, request.version)?;
-        if x.upload.is_some() {
+        if x.upload.is_some() || x.accompanied.is_some() {
             upload::keep_te(session, request)?;
         }
         accompany::without_length(request, x)?;
@@ -208,7 +210,7 @@ impl ProxyHttp for App {
         pace::check(session, x, end_of_stream)?;
         let piece = body.clone().filter(|_| x.upload.is_some());
         grpc::decode(body, end_of_stream, x)?;
-        accompany::request_piece(session, body, end_of_stream, x)?;
+        accompany::request_piece(session, body, end_of_stream, x).await?;
         if let Some(piece) = piece {
             *body = body.take().map(|made| upload::in_place_of(piece, made));
         }
@@ -266,7 +268,7 @@ impl ProxyHttp for App {
             accompany::end(session.req_header(), None, x);
             return Ok(());
         }
-        pass_on(session, head, x, now)
+        pass_on(session, head, x, now).await
     }
 
     fn upstream_response_body_filter(
@@ -299,8 +301,10 @@ impl ProxyHttp for App {
         end_of_stream: bool,
         x: &mut Box<Exchange>,
     ) -> pingora::Result<Option<Duration>> {
-        accompany::response_piece(session, body, end_of_stream, x)?;
-        grpc::encode(body, x);
+        if x.accompanied.is_none() {
+            accompany::response_piece(session, body, end_of_stream, x)?;
+            grpc::encode(body, x);
+        }
         Ok(None)
     }
 
@@ -310,7 +314,7 @@ impl ProxyHttp for App {
         trailers: &mut HeaderMap,
         x: &mut Box<Exchange>,
     ) -> pingora::Result<Option<Bytes>> {
-        Ok(grpc::last_frame(trailers, x))
+        Ok(if x.accompanied.is_none() { grpc::last_frame(trailers, x) } else { None })
     }
 
     /// The last look at a response head: by now Pingora has chosen how its end is told.
@@ -344,6 +348,10 @@ impl ProxyHttp for App {
 
     async fn fail_to_proxy(&self, session: &mut Session, e: &Error, x: &mut Box<Exchange>) -> FailToProxy {
         // Our answer goes to the client itself.
+        if let Some(instead) = x.accompanied.take().and_then(|accompanied| accompanied.end(session)) {
+            // For what is told of it; the error that this comes with is known already.
+            drop(accompany::replaced(x, instead));
+        }
         if let Some(upload) = x.upload.take() {
             upload.end(session);
         }
@@ -391,6 +399,9 @@ impl ProxyHttp for App {
 
     async fn logging(&self, session: &mut Session, error: Option<&Error>, x: &mut Box<Exchange>) {
         // After this Pingora looks whether another request may follow.
+        if let Some(accompanied) = x.accompanied.take() {
+            accompanied.end(session);
+        }
         if let Some(upload) = x.upload.take() {
             upload.end(session);
         }

@@ -106,7 +106,7 @@ pub fn keep_te(session: &Session, request: &mut RequestHeader) -> Result<()> {
 }
 
 /// Stands where no session is, for as long as it takes to put one there: it answers nothing.
-fn vacant() -> ServerSession {
+pub fn vacant() -> ServerSession {
     ServerSession::new_custom(Box::new(()))
 }
 

@@ -14,6 +14,7 @@ use super::plugin::Terms;
 use super::record::Record;
 use super::shared::{QUEUES_MAX, Queue, Space};
 use super::status::{Buffer, Status};
+use super::stream::Way;
 use super::timers;
 use crate::clock;
 use crate::reply::Reply;
@@ -84,8 +85,6 @@ pub struct Wish {
     pub closes: bool,
     /// What was held is to go on.
     pub resumed: Ways,
-    /// `content-length` was removed: the body may get another length.
-    pub unmeasured: Ways,
 }
 
 impl Wish {
@@ -94,7 +93,6 @@ impl Wish {
         self.reply = self.reply.take().or(other.reply);
         self.closes |= other.closes;
         self.resumed.add(other.resumed);
-        self.unmeasured.add(other.unmeasured);
     }
 
     /// Whether it wants anything.
@@ -111,6 +109,13 @@ pub struct Ways {
 }
 
 impl Ways {
+    pub fn has(self, way: Way) -> bool {
+        match way {
+            Way::Request => self.request,
+            Way::Response => self.response,
+        }
+    }
+
     pub fn add(&mut self, ways: Self) {
         self.request |= ways.request;
         self.response |= ways.response;
@@ -123,7 +128,6 @@ pub struct Body {
     /// Which one it is; `None` outside of callbacks for bodies.
     pub is: Option<Buffer>,
     pub bytes: Bytes,
-    pub is_changed: bool,
 }
 
 impl Host {

@@ -357,6 +357,10 @@ impl Vm {
         (self.callbacks.request_body.is_some(), self.callbacks.response_body.is_some())
     }
 
+    pub fn looks_at_response_trailers(&self) -> bool {
+        self.callbacks.response_trailers.is_some()
+    }
+
     /// Ends a context for the exchange. A plugin that says it is not done yet keeps the context for a while, and the exchange is
     /// gone meanwhile. `calls`: what it asks for now is sent.
     ///

@@ -6,11 +6,13 @@ use bytes::{Bytes, BytesMut};
 
 use super::call::Answered;
 use super::exchange::Exchange;
-use super::host::{Body, Ways, Wish};
+use super::host::Body;
 use super::instance::{Failure, Head, Outcome, Vm};
 use super::mailbox::{self, Mail, Mailbox, Wait};
 use super::plugin::{Instance, Plugin};
 use super::status::{Action, Buffer};
+
+pub use super::host::Wish;
 
 /// An exchange that a plugin accompanies.
 pub struct Stream {
@@ -20,7 +22,6 @@ pub struct Stream {
     context: u32,
     request: Held,
     response: Held,
-    unmeasured: Ways,
     mailbox: Arc<Mailbox>,
     /// Whether calls are sent.
     calls: bool,
@@ -45,7 +46,18 @@ pub struct Piece {
     /// What goes on now; empty while the plugin holds it back.
     pub bytes: Bytes,
     pub wish: Wish,
-    pub action: Action,
+    /// It is held back, and something may come that lets it go on.
+    pub waits: bool,
+}
+
+impl Way {
+    fn body(self, bytes: Bytes) -> Body {
+        let is = match self {
+            Self::Request => Buffer::RequestBody,
+            Self::Response => Buffer::ResponseBody,
+        };
+        Body { is: Some(is), bytes }
+    }
 }
 
 impl Stream {
@@ -67,7 +79,6 @@ impl Stream {
             context: 0,
             request: Held::default(),
             response: Held::default(),
-            unmeasured: Ways::default(),
             mailbox,
             calls: true,
         };
@@ -95,45 +106,50 @@ impl Stream {
         };
         let mut outcome = self.noted(outcome)?;
         outcome.wish.add(late);
-        self.called(&outcome.wish);
+        self.called();
         Ok(outcome)
     }
 
     /// Tells the plugin of the next piece of a body. While it pauses, what there is is kept and comes again with the next
-    /// piece; with the last one it goes on whatever the plugin says, as nothing would ever let it go on.
+    /// piece. With the last one it goes on, unless something may come that lets it: see [`Piece::waits`].
     ///
     /// # Errors
-    /// What the plugin failed with; [`Failure::Held`] when it keeps more than it may.
+    /// What the plugin failed with; [`Failure::Held`] when it keeps more than it may. What it held can be [taken](Self::take).
     pub fn body(&mut self, way: Way, piece: Bytes, ends: bool, exchange: &mut dyn Exchange) -> Result<Piece, Failure> {
         let late = self.catch_up(exchange)?;
-        let (held, is) = match way {
-            Way::Request => (&mut self.request, Buffer::RequestBody),
-            Way::Response => (&mut self.response, Buffer::ResponseBody),
-        };
-        let bytes = held.with(piece);
-        let body = Body { is: Some(is), bytes, is_changed: false };
+        let bytes = self.held(way).with(piece);
+        let before = bytes.clone();
         let told = match &self.instance {
-            Some(instance) => lock(instance).body(self.context, body, ends, exchange),
+            Some(instance) => lock(instance).body(self.context, way.body(bytes), ends, exchange),
             None => Err(Failure::Ended),
         };
-        let (mut outcome, body) = self.noted(told)?;
+        let (mut outcome, body) = match self.noted(told) {
+            Ok(told) => told,
+            Err(failure) => {
+                self.held(way).bytes = BytesMut::from(before);
+                return Err(failure);
+            }
+        };
+        drop(before);
         outcome.wish.add(late);
-        self.called(&outcome.wish);
-        if outcome.action == Action::Continue || ends {
-            return Ok(Piece { bytes: body.bytes, wish: outcome.wish, action: outcome.action });
+        self.called();
+        let (wish, pauses) = (outcome.wish, outcome.action == Action::Pause);
+        let waits = pauses && !wish.resumed.has(way) && (self.expects_answers() || (ends && self.may_be_woken()));
+        if !pauses || wish.resumed.has(way) || (ends && !waits) {
+            return Ok(Piece { bytes: body.bytes, wish, waits: false });
         }
-        if body.bytes.len() > self.plugin.terms().limits.body_max {
-            // What it holds is lost: it cannot go on with this exchange. Nothing is wrong with its instance.
+        let is_too_large = body.bytes.len() > self.plugin.terms().limits.body_max;
+        self.held(way).bytes = BytesMut::from(body.bytes);
+        if is_too_large {
+            // It cannot go on with this exchange. Nothing is wrong with its instance.
             self.plugin.count(&Failure::Held);
             self.finish(None);
             return Err(Failure::Held);
         }
-        let held = if way == Way::Request { &mut self.request } else { &mut self.response };
-        held.bytes = BytesMut::from(body.bytes);
-        Ok(Piece { bytes: Bytes::new(), wish: outcome.wish, action: outcome.action })
+        Ok(Piece { bytes: Bytes::new(), wish, waits })
     }
 
-    /// Tells the plugin of the answer to a call. `body`: that of the request, where it is held as a whole.
+    /// Tells the plugin of the answer to a call. `shown`: it may look at what it holds of this body, and change it.
     ///
     /// # Errors
     /// What the plugin failed with.
@@ -141,24 +157,34 @@ impl Stream {
         &mut self,
         number: u32,
         answered: Answered,
-        body: Option<&mut Bytes>,
+        shown: Option<Way>,
         exchange: &mut dyn Exchange,
     ) -> Result<Wish, Failure> {
-        let shown = body.as_ref().map(|body| Body {
-            is: Some(Buffer::RequestBody),
-            bytes: Bytes::clone(body),
-            is_changed: false,
-        });
+        let before = shown.map(|way| self.take(way));
+        let body = shown.zip(before.clone()).map(|(way, bytes)| way.body(bytes));
         let told = match &self.instance {
-            Some(instance) => lock(instance).answer(self.context, number, answered, shown, Some(exchange)),
+            Some(instance) => lock(instance).answer(self.context, number, answered, body, Some(exchange)),
             None => Err(Failure::Ended),
         };
-        let told = self.noted(told)?;
-        if let Some(body) = body {
-            *body = told.body.bytes;
+        let told = self.noted(told);
+        if let (Some(way), Some(before)) = (shown, before) {
+            self.held(way).bytes = BytesMut::from(told.as_ref().map_or(before, |told| told.body.bytes.clone()));
         }
-        self.called(&told.wish);
+        let told = told?;
+        self.called();
         Ok(told.wish)
+    }
+
+    /// What it holds of a body; it holds nothing of it afterwards.
+    pub fn take(&mut self, way: Way) -> Bytes {
+        std::mem::take(&mut self.held(way).bytes).freeze()
+    }
+
+    fn held(&mut self, way: Way) -> &mut Held {
+        match way {
+            Way::Request => &mut self.request,
+            Way::Response => &mut self.response,
+        }
     }
 
     /// Holds the exchange: what comes from now on is left to who waits, and callbacks for others may let it go on.
@@ -200,8 +226,7 @@ impl Stream {
     }
 
     /// What follows from every callback: what the plugin asked for is sent.
-    fn called(&mut self, wish: &Wish) {
-        self.unmeasured.add(wish.unmeasured);
+    fn called(&self) {
         match &self.instance {
             Some(instance) if self.calls => mailbox::send(&self.plugin, instance, (self.context, &self.mailbox)),
             Some(instance) => lock(instance).hold_back_calls(self.context),
@@ -220,9 +245,8 @@ impl Stream {
         self.instance.as_ref().map_or((false, false), |instance| lock(instance).looks_at_bodies())
     }
 
-    /// Whether the plugin said that a body may get another length.
-    pub fn unmeasured(&self) -> Ways {
-        self.unmeasured
+    pub fn looks_at_response_trailers(&self) -> bool {
+        self.instance.as_ref().is_some_and(|instance| lock(instance).looks_at_response_trailers())
     }
 
     /// Ends the exchange for the plugin, which may log what became of it.

@@ -1,5 +1,7 @@
 //! The filter at work: what a plugin wants, in terms of the chain.
 
+mod waiting;
+
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -8,13 +10,14 @@ use bytes::Bytes;
 
 use super::{LimitSettings, OnFailure, PluginSettings};
 use crate::context::{Context, Held};
-use crate::contract::{Compiler, Outset, Passed, Pending, Setting, Step, StreamFilter, Verdict};
-use crate::head::{RequestHead, ResponseHead};
-use crate::reply::{Code, Rejection, Reply};
+use crate::contract::{
+    Compiler, Ending, Onward, Outset, Passed, Pending, Released, Setting, Step, StreamFilter, Verdict,
+};
+use crate::head::{Headers, RequestHead, ResponseHead};
+use crate::reply::{Code, Rejection};
 use crate::types::{Period, Size};
 use crate::wasm::exchange::{Access, View};
 use crate::wasm::instance::{Failure, Head, Outcome};
-use crate::wasm::mailbox::Mail;
 use crate::wasm::plugin::{Limits, Plugin, Terms};
 use crate::wasm::status::Action;
 use crate::wasm::stream::{Stream, Way};
@@ -160,9 +163,18 @@ impl StreamFilter for Running {
 
     fn on_request_piece(&self, request: &dyn RequestHead, piece: Bytes, ends: bool, context: &Context) -> Passed {
         if !self.watches_request_body(context) {
-            return Ok(piece);
+            return Ok(Onward::Passed(piece));
         }
         self.pass(Way::Request, View::behind_request(request, context), piece, ends, context)
+    }
+
+    fn release_request_piece<'a>(
+        &'a self,
+        request: &'a dyn RequestHead,
+        ends: bool,
+        context: &'a Context,
+    ) -> Released<'a, Bytes> {
+        Box::pin(self.release(Way::Request, request, ends, context))
     }
 
     fn on_response(
@@ -171,19 +183,48 @@ impl StreamFilter for Running {
         response: &mut dyn ResponseHead,
         ends: bool,
         context: &Context,
-    ) -> Result<Option<Box<Reply>>, Box<Rejection>> {
-        let Some(kept) = context.kept.of::<Kept>(self.number) else { return Ok(None) };
-        let mut view = View::behind_request(request, context).with_response(Access::Change(response));
-        let told = lock(kept).stream.head(Head::Response, ends, &mut view);
-        match told {
-            Ok(outcome) if outcome.wish.closes => Err(Box::new(closed())),
-            Ok(outcome) => Ok(outcome.wish.reply),
-            Err(failure) => self.failed(&failure).map(|()| None),
-        }
+    ) -> Result<Onward<()>, Ending> {
+        self.show_response(request, response, ends, context)
+    }
+
+    fn release_response<'a>(
+        &'a self,
+        request: &'a dyn RequestHead,
+        response: &'a mut dyn ResponseHead,
+        ends: bool,
+        context: &'a Context,
+    ) -> Released<'a, ()> {
+        Box::pin(self.release_head(request, response, ends, context))
+    }
+
+    fn may_hold_response_body(&self, trailers: bool, context: &Context) -> bool {
+        let Some(kept) = context.kept.of::<Kept>(self.number) else { return false };
+        let stream = &lock(kept).stream;
+        let looks = stream.looks_at_bodies().1;
+        (looks && (!self.plugin.terms().calls.is_empty() || stream.may_be_woken()))
+            || (trailers && (looks || stream.looks_at_response_trailers()))
     }
 
     fn on_response_piece(&self, request: &dyn RequestHead, piece: Bytes, ends: bool, context: &Context) -> Passed {
         self.pass(Way::Response, View::behind_request(request, context), piece, ends, context)
+    }
+
+    fn release_response_piece<'a>(
+        &'a self,
+        request: &'a dyn RequestHead,
+        ends: bool,
+        context: &'a Context,
+    ) -> Released<'a, Bytes> {
+        Box::pin(self.release(Way::Response, request, ends, context))
+    }
+
+    fn on_response_trailers<'a>(
+        &'a self,
+        request: &'a dyn RequestHead,
+        trailers: &'a mut dyn Headers,
+        context: &'a Context,
+    ) -> Released<'a, ()> {
+        Box::pin(self.end_with(request, trailers, context))
     }
 
     fn on_end(&self, request: &dyn RequestHead, response: Option<&dyn ResponseHead>, context: &Context) {
@@ -202,7 +243,8 @@ impl Running {
     async fn enter(&self, request: &mut dyn RequestHead, ends: bool, context: &mut Context) -> Outset {
         let mut decided = self.begin(request, ends, true, context);
         if matches!(decided, Ok(None)) {
-            decided = self.wait(request, None, context, ends).await;
+            // Unless no body is to come that the plugin may be waiting for, it is waited for answers alone.
+            decided = self.wait_on(request, None, context, ends).await;
         }
         match decided {
             Ok(Some(verdict)) => Outset::Decided(verdict),
@@ -216,7 +258,8 @@ impl Running {
     async fn look(&self, request: &mut dyn RequestHead, body: &mut Bytes, context: &mut Context) -> Verdict {
         let mut decided = self.show(request, body, context);
         if matches!(decided, Ok(None)) {
-            decided = self.wait(request, Some(body), context, true).await;
+            decided = self.wait_on(request, Some(Way::Request), context, true).await;
+            self.take_back(Way::Request, body, context);
         }
         match decided {
             Ok(Some(verdict)) => verdict,
@@ -252,64 +295,17 @@ impl Running {
         let Some(kept) = context.kept.of::<Kept>(self.number) else { return Ok(Some(Verdict::Continue)) };
         let mut kept = lock(kept);
         kept.has_seen_body = true;
-        let mut view = View::of_request(request, context);
-        let passed = kept.stream.body(Way::Request, body.clone(), true, &mut view)?;
-        *body = passed.bytes;
-        let pauses = passed.action == Action::Pause && (kept.stream.expects_answers() || kept.stream.may_be_woken());
+        let shown = kept.stream.body(Way::Request, body.clone(), true, &mut View::of_request(request, context))?;
+        if shown.waits {
+            return Ok(decided(Outcome { action: Action::Pause, wish: shown.wish }));
+        }
+        *body = shown.bytes;
         // Where nothing would ever let it go on, it goes on by itself.
-        let action = if pauses { Action::Pause } else { Action::Continue };
-        Ok(decided(Outcome { action, wish: passed.wish }))
-    }
-
-    /// Waits for what lets a request go on whose plugin pauses. `None`: nothing more will come. `ends`: no body is to come
-    /// that the plugin may be waiting for.
-    async fn wait(
-        &self,
-        request: &mut dyn RequestHead,
-        mut body: Option<&mut Bytes>,
-        context: &Context,
-        ends: bool,
-    ) -> Result<Option<Verdict>, Failure> {
-        let Some(kept) = context.kept.of::<Kept>(self.number) else { return Ok(Some(Verdict::Continue)) };
-        let (wait, wakes) = {
-            let kept = lock(kept);
-            (kept.stream.hold(), ends && kept.stream.may_be_woken())
-        };
-        let waiting = async {
-            while let Some(mail) = wait.next(wakes).await {
-                let wish = match mail {
-                    Mail::Wish(wish) => wish,
-                    Mail::Failure(failure) => return Err(lock(kept).stream.ended(failure)),
-                    Mail::Answer(number, answered) => {
-                        let mut view = View::of_request(request, context);
-                        lock(kept).stream.answer(number, answered, body.as_deref_mut(), &mut view)?
-                    }
-                };
-                let decided = decided(Outcome { action: Action::Pause, wish });
-                if decided.is_some() {
-                    return Ok(decided);
-                }
-            }
-            Ok(None)
-        };
-        let held_max = self.plugin.terms().limits.held_max;
-        let decided = tokio::time::timeout(held_max, waiting).await.unwrap_or_else(|_| Err(self.held()));
-        lock(kept).stream.release();
-        decided
+        Ok(decided(Outcome { action: Action::Continue, wish: shown.wish }))
     }
 
     fn expects_answers(&self, context: &Context) -> bool {
         context.kept.of::<Kept>(self.number).is_some_and(|kept| lock(kept).stream.expects_answers())
-    }
-
-    /// Shows a piece of a body that is passing.
-    fn pass(&self, way: Way, mut view: View<'_>, piece: Bytes, ends: bool, context: &Context) -> Passed {
-        let Some(kept) = context.kept.of::<Kept>(self.number) else { return Ok(piece) };
-        match lock(kept).stream.body(way, piece.clone(), ends, &mut view) {
-            Ok(passed) if passed.wish.closes || passed.wish.reply.is_some() => Err(Box::new(closed())),
-            Ok(passed) => Ok(passed.bytes),
-            Err(failure) => self.failed(&failure).map(|()| piece),
-        }
     }
 
     /// The request was held for longer than it may be, or nothing would ever let it go on. Every other failure is counted where

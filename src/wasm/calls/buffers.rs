@@ -82,6 +82,5 @@ fn set(caller: &mut Caller<'_, Host>, number: u32, range: (u32, u32), value: (u3
     changed.extend_from_slice(value);
     changed.extend_from_slice(host.body.bytes.get(end..).unwrap_or_default());
     host.body.bytes = changed.freeze();
-    host.body.is_changed = true;
     Ok(())
 }

@@ -203,18 +203,17 @@ fn value(host: &Host, map: Map, name: &[u8]) -> Result<Option<Vec<u8>>, Status> 
 
 fn change(caller: &mut Caller<'_, Host>, how: How, map: u32, name: Span, value: Span) -> Result<(), Refusal> {
     let map = Map::of(map)?;
-    let (memory, host) = split(caller)?;
+    let (memory, _) = split(caller)?;
     let name = slice(memory, name.0, name.1)?;
     let value = slice(memory, value.0, value.1)?;
     let change = Change { how, name, value };
-    Ok(current(|exchange| change.apply(host, exchange, map)).unwrap_or(Err(Status::BadArgument))?)
+    Ok(current(|exchange| change.apply(exchange, map)).unwrap_or(Err(Status::BadArgument))?)
 }
 
 fn set_all(caller: &mut Caller<'_, Host>, map: u32, span: Span) -> Result<(), Refusal> {
     let map = Map::of(map)?;
     let bytes = copied(caller, span.0, span.1)?;
     let pairs = pairs::read(&bytes)?;
-    let host = caller.data_mut();
     let done = current(|exchange| {
         let mut gone = Vec::new();
         let fields = fields(exchange, map).ok_or(Status::BadArgument)?;
@@ -229,7 +228,7 @@ fn set_all(caller: &mut Caller<'_, Host>, map: u32, span: Span) -> Result<(), Re
         for (name, value) in &pairs {
             let how = if seen.contains(name) { How::Add } else { How::Replace };
             seen.push(name);
-            Change { how, name, value }.apply(host, exchange, map)?;
+            Change { how, name, value }.apply(exchange, map)?;
         }
         Ok(())
     });
@@ -253,7 +252,7 @@ struct Change<'a> {
 }
 
 impl Change<'_> {
-    fn apply(&self, host: &mut Host, exchange: &mut dyn Exchange, map: Map) -> Result<(), Status> {
+    fn apply(&self, exchange: &mut dyn Exchange, map: Map) -> Result<(), Status> {
         if self.name.starts_with(b":") {
             return match map {
                 Map::RequestHeaders => self.apply_to_request(exchange.request_mut().ok_or(Status::BadArgument)?),
@@ -263,7 +262,7 @@ impl Change<'_> {
         }
         let name = HeaderName::from_bytes(self.name).map_err(|_| Status::BadArgument)?;
         if name == http::header::CONTENT_LENGTH {
-            return self.apply_to_length(host, fields(exchange, map).ok_or(Status::BadArgument)?, map);
+            return self.apply_to_length(fields(exchange, map).ok_or(Status::BadArgument)?, map);
         }
         if frames(&name) {
             return Err(Status::BadArgument);
@@ -279,14 +278,12 @@ impl Change<'_> {
     }
 
     /// The length may be removed: then the body may get another one. It is never set: the gateway counts by itself.
-    fn apply_to_length(&self, host: &mut Host, fields: &mut dyn Headers, map: Map) -> Result<(), Status> {
+    fn apply_to_length(&self, fields: &mut dyn Headers, map: Map) -> Result<(), Status> {
         if self.how != How::Remove {
             return Ok(());
         }
-        match map {
-            Map::RequestHeaders => host.wish().unmeasured.request = true,
-            Map::ResponseHeaders => host.wish().unmeasured.response = true,
-            _ => return Err(Status::BadArgument),
+        if !matches!(map, Map::RequestHeaders | Map::ResponseHeaders) {
+            return Err(Status::BadArgument);
         }
         fields.remove(&http::header::CONTENT_LENGTH);
         Ok(())

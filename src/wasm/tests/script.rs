@@ -75,7 +75,9 @@ const SPECIAL: [u32; 10] = [
 
 /// What lies at the beginning of the memory: words to point at.
 const WORDS: &str = "x-a\\00plugin_name\\00request\\00path\\00headers\\00:path\\00:status\\00:method/a?b=%2f\
-    \\01\\00\\00\\00\\01\\00\\00\\00\\01\\00\\00\\00a\\00b\\00content-length\\00host\\00connection\\00queue\\00tollgate\\00route";
+    \\01\\00\\00\\00\\01\\00\\00\\00\\01\\00\\00\\00a\\00b\\00content-length\\00host\\00connection\\00queue\\00tollgate\\00route\
+    \\03\\00\\00\\00\\07\\00\\00\\00\\03\\00\\00\\00\\05\\00\\00\\00\\01\\00\\00\\00\\0a\\00\\00\\00\\01\\00\\00\\00\
+    :method\\00GET\\00:path\\00/\\00:authority\\00a\\00";
 
 /// The plugin, for these functions.
 pub fn guest(functions: &[Function]) -> String {
@@ -188,7 +190,8 @@ fn callbacks(buffer: usize) -> String {
         ("response_trailers", 2),
         ("done", 1),
     ];
-    let silent = [("context_create", 2), ("tick", 1), ("queue_ready", 2), ("log", 1), ("delete", 1)];
+    let silent =
+        [("context_create", 2), ("tick", 1), ("queue_ready", 2), ("http_call_response", 5), ("log", 1), ("delete", 1)];
     for (name, params) in returning {
         let params = " i32".repeat(params);
         let _ = writeln!(text, r#"(func (export "proxy_on_{name}") (param{params}) (result i32) (call $run))"#);

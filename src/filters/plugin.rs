@@ -32,7 +32,11 @@
 //! It can call the upstreams in `calls` and no others, 16 at once for each request. They are asked as any request asks them,
 //! with their balancing, health, circuit breakers, TLS and timeouts; an answer may have `limits.body`, and takes `limits.held` at
 //! most. A call that fails is told to the plugin as an answer without fields. What is not answered when the request ends is
-//! given up. In the head of a response and within a body that streams, a pause does not wait for an answer.
+//! given up. A response, its body and a body that streams to the service are held for an answer in the same way; when none of
+//! the answers lets them go on, that counts as a failure.
+//!
+//! A plugin that changes the length of a body has to remove `content-length` when it is told of the head; a body that turns
+//! out longer or shorter than its head says is broken off.
 //!
 //! `tollgate test` and `explain` run the plugin on the head of the request; what it asks of other services is not sent, and
 //! a request that it holds goes on.

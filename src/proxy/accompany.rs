@@ -110,7 +110,8 @@ pub fn length(fields: &HeaderMap) -> Option<u64> {
 /// What becomes of a body that is not as long as its head says.
 fn unsound(x: &mut Exchange) -> Box<Error> {
     let rejection = changed_length(x.route.as_ref().map_or("", |route| &*route.name));
-    replaced(x, Instead { reached: x.reached, answer: Err(Box::new(rejection)) })
+    // None of them sees the refusal: it was one of them.
+    replaced(x, Instead { reached: 0, answer: Err(Box::new(rejection)) })
 }
 
 /// Tells the author.

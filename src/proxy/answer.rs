@@ -270,13 +270,13 @@ async fn wait(
     let request = session.req_header().clone();
     let (mut parts, phrase) = heads::take_response(head);
     let released = release(&request, &mut parts, ends, index, x);
-    let instead = if session.is_body_done() {
+    let instead = if session.is_body_done() || session.downstream_session.is_http2() {
         tokio::select! {
             biased;
             instead = released => instead,
-            left = session.downstream_session.read_body_or_idle(true) => {
-                let left = left.err().unwrap_or_else(|| Error::new(ErrorType::ConnectionClosed));
-                return Err(left.into_down());
+            // Whatever it left with: there is nobody to tell.
+            _ = session.downstream_session.read_body_or_idle(true) => {
+                return Err(Error::new_down(ErrorType::ConnectionClosed));
             }
         }
     } else {

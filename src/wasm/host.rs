@@ -8,6 +8,7 @@ use rustix::time::{ClockId, clock_gettime};
 use wasmtime::{Caller, Memory, ResourceLimiter, Trap, TypedFunc, UpdateDeadline};
 
 use super::call::{Answered, Calls};
+use super::engine;
 use super::instance::Vm;
 use super::kept::Kept;
 use super::plugin::Terms;
@@ -179,6 +180,7 @@ impl Host {
         if worked.saturating_sub(since) >= self.terms.limits.time_max {
             return Err(Trap::Interrupt.into());
         }
+        engine::count(1);
         Ok(UpdateDeadline::Continue(1))
     }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use wasmtime::{Instance, Store, Trap, TypedFunc, WasmParams, WasmResults};
 
-use super::engine::{TICK, engine};
+use super::engine::{self, TICK, engine};
 use super::exchange::{self, Exchange};
 use super::host::{Body, Host, ROOT, Wish};
 use super::mailbox::{Mail, Mailbox};
@@ -152,7 +152,8 @@ impl Vm {
         let mut store = Store::new(engine, Host::new(terms, space, record));
         store.limiter(|host| host);
         store.epoch_deadline_callback(|mut context| context.data_mut().overrun());
-        store.set_epoch_deadline(ticks(store.data().terms.limits.start_time_max));
+        let start_time_max = store.data().terms.limits.start_time_max;
+        end_after(&mut store, start_time_max);
         let instance = program.prepared.instantiate(&mut store).map_err(|error| failure(&error))?;
         let memory = instance.get_memory(&mut store, "memory");
         let allocate = ["proxy_on_memory_allocate", "malloc"]
@@ -201,7 +202,8 @@ impl Vm {
         params: P,
     ) -> Result<R, Failure> {
         self.store.data_mut().begin(ROOT);
-        self.store.set_epoch_deadline(ticks(self.store.data().terms.limits.start_time_max));
+        let start_time_max = self.store.data().terms.limits.start_time_max;
+        end_after(&mut self.store, start_time_max);
         function.call(&mut self.store, params).map_err(|error| self.failed(&error))
     }
 
@@ -418,7 +420,8 @@ impl Vm {
             return Err(Failure::Ended);
         }
         self.store.data_mut().begin(context);
-        self.store.set_epoch_deadline(ticks(self.store.data().terms.limits.time_max));
+        let time_max = self.store.data().terms.limits.time_max;
+        end_after(&mut self.store, time_max);
         let returned = exchange::with(exchange, || callback.call(&mut self.store, params));
         let returned = returned.map_err(|error| {
             let failure = self.failed(&error);
@@ -455,6 +458,13 @@ impl Outcome {
     pub fn none() -> Self {
         Self { action: Action::Continue, wish: Wish::default() }
     }
+}
+
+/// What runs from now on is ended when it takes longer.
+fn end_after(store: &mut Store<Host>, time: std::time::Duration) {
+    let ticks = ticks(time);
+    store.set_epoch_deadline(ticks);
+    engine::count(ticks);
 }
 
 /// Ticks of the engine's clock that are never less than `time`.

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::call::Answered;
 use super::exchange::Exchange;
-use super::host::Body;
+use super::host::{Body, Ways};
 use super::instance::{Failure, Head, Outcome, Vm};
 use super::mailbox::{self, Mail, Mailbox, Wait};
 use super::plugin::{Instance, Plugin};
@@ -31,6 +31,8 @@ pub struct Stream {
 #[derive(Debug, Default)]
 struct Held {
     bytes: BytesMut,
+    /// What the plugin let go on while nobody was there to take it.
+    ready: BytesMut,
 }
 
 /// Which body.
@@ -105,7 +107,8 @@ impl Stream {
             None => Err(Failure::Ended),
         };
         let mut outcome = self.noted(outcome)?;
-        outcome.wish.add(late);
+        // What it let go on before is not what it pauses with now.
+        outcome.wish.add(Wish { resumed: Ways::default(), ..late });
         self.called();
         Ok(outcome)
     }
@@ -117,6 +120,9 @@ impl Stream {
     /// What the plugin failed with; [`Failure::Held`] when it keeps more than it may. What it held can be [taken](Self::take).
     pub fn body(&mut self, way: Way, piece: Bytes, ends: bool, exchange: &mut dyn Exchange) -> Result<Piece, Failure> {
         let late = self.catch_up(exchange)?;
+        if late.resumed.has(way) {
+            self.held(way).let_go();
+        }
         let bytes = self.held(way).with(piece);
         let before = bytes.clone();
         let told = match &self.instance {
@@ -131,12 +137,12 @@ impl Stream {
             }
         };
         drop(before);
-        outcome.wish.add(late);
+        outcome.wish.add(Wish { resumed: Ways::default(), ..late });
         self.called();
         let (wish, pauses) = (outcome.wish, outcome.action == Action::Pause);
         let waits = pauses && !wish.resumed.has(way) && (self.expects_answers() || (ends && self.may_be_woken()));
         if !pauses || wish.resumed.has(way) || (ends && !waits) {
-            return Ok(Piece { bytes: body.bytes, wish, waits: false });
+            return Ok(Piece { bytes: self.held(way).behind(body.bytes), wish, waits: false });
         }
         let is_too_large = body.bytes.len() > self.plugin.terms().limits.body_max;
         self.held(way).bytes = BytesMut::from(body.bytes);
@@ -146,7 +152,8 @@ impl Stream {
             self.finish(None);
             return Err(Failure::Held);
         }
-        Ok(Piece { bytes: Bytes::new(), wish, waits })
+        let bytes = if waits { Bytes::new() } else { self.held(way).behind(Bytes::new()) };
+        Ok(Piece { bytes, wish, waits })
     }
 
     /// Tells the plugin of the answer to a call. `shown`: it may look at what it holds of this body, and change it.
@@ -160,7 +167,7 @@ impl Stream {
         shown: Option<Way>,
         exchange: &mut dyn Exchange,
     ) -> Result<Wish, Failure> {
-        let before = shown.map(|way| self.take(way));
+        let before = shown.map(|way| std::mem::take(&mut self.held(way).bytes).freeze());
         let body = shown.zip(before.clone()).map(|(way, bytes)| way.body(bytes));
         let told = match &self.instance {
             Some(instance) => lock(instance).answer(self.context, number, answered, body, Some(exchange)),
@@ -177,7 +184,9 @@ impl Stream {
 
     /// What it holds of a body; it holds nothing of it afterwards.
     pub fn take(&mut self, way: Way) -> Bytes {
-        std::mem::take(&mut self.held(way).bytes).freeze()
+        let held = self.held(way);
+        held.let_go();
+        held.behind(Bytes::new())
     }
 
     fn held(&mut self, way: Way) -> &mut Held {
@@ -286,6 +295,26 @@ impl Drop for Stream {
 }
 
 impl Held {
+    /// What was held back goes on with what comes next.
+    fn let_go(&mut self) {
+        if self.ready.is_empty() {
+            self.ready = std::mem::take(&mut self.bytes);
+        } else {
+            self.ready.extend_from_slice(&self.bytes);
+            self.bytes.clear();
+        }
+    }
+
+    /// What may go on, and this behind it.
+    fn behind(&mut self, bytes: Bytes) -> Bytes {
+        if self.ready.is_empty() {
+            return bytes;
+        }
+        let mut ready = std::mem::take(&mut self.ready);
+        ready.extend_from_slice(&bytes);
+        ready.freeze()
+    }
+
     /// What was held back, and the next piece.
     fn with(&mut self, piece: Bytes) -> Bytes {
         if self.bytes.is_empty() {

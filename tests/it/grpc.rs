@@ -2,7 +2,7 @@
 //! `@connectrpc/connect-web` for Node, installed below `target/` by the first run. Where that cannot be done (no `python3`, no
 //! `npm`, no network) the test says which are left out. What they cannot be made to do is said in frames, in `raw`.
 
-mod raw;
+pub mod raw;
 mod web;
 
 use std::io::{BufRead as _, BufReader};

@@ -4,6 +4,8 @@ mod calls;
 mod guests;
 mod ours;
 mod sdk_examples;
+mod trailers;
+mod waiting;
 
 use crate::harness::{Client, Folder, Gateway, Upstream, all_to, answer, chunked, noise};
 
@@ -247,6 +249,35 @@ async fn reloads_lose_no_request_and_keep_the_instances_of_what_did_not_change()
     eprintln!("{reloads} reloads: {early} KiB after a fifth of them, {late} KiB after all");
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     assert!(asking.await.unwrap() > 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_plugin_that_nothing_calls_wakes_nobody() {
+    let upstream = Upstream::echo().await;
+    let gateway = start(&upstream, &[("fail", guests::fails(), ", limits: { time: 50ms }")]).await;
+    let tasks = format!("/proc/{}/task", gateway.id());
+    let wakes = || {
+        let clock = std::fs::read_dir(&tasks).unwrap().map(|task| task.unwrap().path()).find(|task| {
+            std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim_end() == "plugin clock")
+        });
+        let status = std::fs::read_to_string(clock.expect("the clock").join("status")).unwrap();
+        status.lines().find(|line| line.starts_with("voluntary_ctxt_switches")).unwrap().to_owned()
+    };
+    for _ in 0..2 {
+        assert_eq!(gateway.get("/x").await.status, 200);
+        let rests = async {
+            loop {
+                let before = wakes();
+                tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+                if wakes() == before {
+                    return;
+                }
+            }
+        };
+        crate::harness::within("the clock to rest", rests).await;
+        // One that hangs is ended nevertheless.
+        gateway.ask("GET /x HTTP/1.1\r\nHost: a.test\r\nX-Fail: 6\r\n\r\n").await.refused(503, "PLUGIN_FAILED");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -125,7 +125,7 @@ impl Passing {
         let piece = self.pace.while_there(client, walk).await?;
         if !self.lengths.pass(self.length, came, piece.len(), ends) {
             let rejection = accompany::changed_length(&self.route.name);
-            return Err(Ended::Instead(Instead { reached: self.reached, answer: Err(Box::new(rejection)) }));
+            return Err(Ended::Instead(Instead { reached: 0, answer: Err(Box::new(rejection)) }));
         }
         match self.translates() {
             Some(web) if !piece.is_empty() => Ok(web.encode(piece)),
@@ -186,16 +186,18 @@ impl Pace {
             if let Some(connection) = &self.connection {
                 connection.expect_within(clock::now(), WAIT_MAX);
             }
-            if client.is_body_done() { client.read_body_or_idle(true).await } else { std::future::pending().await }
+            if client.is_body_done() || client.is_http2() {
+                let _ = client.read_body_or_idle(true).await;
+            } else {
+                std::future::pending().await
+            }
         };
         let walked = tokio::select! {
             // First: one that waits for nothing costs no look at the connection.
             biased;
             walked = walk => walked.map_err(Ended::Instead),
-            left = leaves => {
-                let left = left.err().unwrap_or_else(|| Error::new(ErrorType::ConnectionClosed));
-                Err(Ended::Left(left.into_down()))
-            }
+            // Whatever it left with: there is nobody to tell.
+            () = leaves => Err(Ended::Left(Error::new_down(ErrorType::ConnectionClosed))),
         };
         if let Some(connection) = self.connection.as_ref().filter(|_| has_waited) {
             let now = clock::now();

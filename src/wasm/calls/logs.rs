@@ -71,6 +71,8 @@ pub fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     linker.func_wrap(WASI, "fd_read", |_: Caller<'_, Host>, _: u32, _: u32, _: u32, _: u32| errno::BADF)?;
     linker.func_wrap(WASI, "fd_prestat_get", |_: Caller<'_, Host>, _: u32, _: u32| errno::BADF)?;
     linker.func_wrap(WASI, "fd_prestat_dir_name", |_: Caller<'_, Host>, _: u32, _: u32, _: u32| errno::BADF)?;
+    // What emscripten tells JavaScript, which is not there; what it makes for hosts like this one imports it.
+    linker.func_wrap("env", "emscripten_notify_memory_growth", |_: Caller<'_, Host>, _memory: u32| {})?;
     linker.func_wrap(WASI, "sched_yield", |_: Caller<'_, Host>| errno::SUCCESS)?;
     Ok(())
 }

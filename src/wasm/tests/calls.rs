@@ -19,7 +19,7 @@ use crate::wasm::pairs::Writer;
 use crate::wasm::plugin::{Limits, Plugin, Terms};
 use crate::wasm::program::Program;
 use crate::wasm::status::Action;
-use crate::wasm::stream::Stream;
+use crate::wasm::stream::{Stream, Way};
 
 type Pairs<'a> = &'a [(&'a str, &'a str)];
 
@@ -114,6 +114,7 @@ fn calls(upstream: &str, head: Pairs<'_>, times: usize, then: &str) -> Vec<u8> {
             r#"{data}
             (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (local $status i32)
                 {call} {then})
+            (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32) (i32.const 1))
             (func (export "proxy_on_http_call_response") (param $context i32) (param i32 i32 i32 i32)
                 (if (i32.ne (local.get $context) (i32.const 1)) (then (unreachable)))
                 (i64.store (i32.const 1300) (i64.const 0))
@@ -351,4 +352,28 @@ async fn what_is_asked_for_at_the_end_is_sent_for_the_plugin_itself() {
     tokio::task::yield_now().await;
     drop(site.begin());
     assert_eq!(site.service.calls(), CALLS_MAX + 1, "there is room again");
+}
+
+#[tokio::test]
+async fn what_was_let_go_between_two_pieces_goes_on_without_the_second() {
+    let mut site = Site::new(&calls("auth", HEAD, 1, "(i32.const 0)"));
+    let (mut stream, told) = site.begin();
+    assert_eq!(told.unwrap().action, Action::Continue);
+    let piece = |stream: &mut Stream, piece: &'static str, ends| {
+        let request = RequestBuf::new(Method::GET, "/");
+        let context = context();
+        let view = &mut View::behind_request(&request, &context);
+        stream.body(Way::Request, Bytes::from_static(piece.as_bytes()), ends, view).unwrap()
+    };
+    let first = piece(&mut stream, "ab", false);
+    assert!(first.waits && first.bytes.is_empty(), "{first:?}");
+    // Nobody waits: the plugin is told beside the request.
+    site.service.answer(0, answer(200, ""));
+    for _ in 0..100 {
+        tokio::task::yield_now().await;
+    }
+    let second = piece(&mut stream, "cd", false);
+    assert_eq!((second.bytes.as_ref(), second.waits), (&b"ab"[..], false));
+    let last = piece(&mut stream, "ef", true);
+    assert_eq!((last.bytes.as_ref(), last.waits), (&b"cdef"[..], false), "nothing would ever let it go on");
 }

@@ -14,7 +14,7 @@ use tokio::net::TcpListener;
 use crate::harness::{Gateway, H2Client, within};
 
 /// A service over HTTP/2 that runs `script` for each request; the second argument counts them over all connections, from 0.
-async fn service<F, Fut>(script: F) -> SocketAddr
+pub async fn service<F, Fut>(script: F) -> SocketAddr
 where
     F: Fn(Request<RecvStream>, usize, SendResponse<Bytes>) -> Fut + Send + Sync + 'static,
     Fut: Future<Output = ()> + Send + 'static,
@@ -50,7 +50,7 @@ fn call(timeout: &str) -> Request<()> {
     request.body(()).unwrap()
 }
 
-async fn body_of(request: Request<RecvStream>) -> Vec<u8> {
+pub async fn body_of(request: Request<RecvStream>) -> Vec<u8> {
     let mut body = request.into_body();
     let mut received = Vec::new();
     while let Some(Ok(data)) = body.data().await {

@@ -14,13 +14,13 @@ const LONG: u32 = 600_000;
 
 /// A service that is asked with the `x-id` of a request as body. It answers with it, and with 200, or as the text before its
 /// first `-` says.
-struct Auth {
-    upstream: Upstream,
+pub struct Auth {
+    pub upstream: Upstream,
     letting_go: watch::Sender<bool>,
 }
 
 impl Auth {
-    async fn start() -> Self {
+    pub async fn start() -> Self {
         let (letting_go, held) = watch::channel(false);
         let held = Arc::new(held);
         let upstream = Upstream::scripted(move |mut conn| {
@@ -79,11 +79,11 @@ impl Site {
     }
 }
 
-fn asking(id: &str) -> String {
+pub fn asking(id: &str) -> String {
     format!("GET /x HTTP/1.1\r\nHost: a.test\r\nX-Id: {id}\r\n\r\n")
 }
 
-fn yaml(main: &Upstream, auth: &str, more: &str, of_auth: &str) -> String {
+pub fn yaml(main: &Upstream, auth: &str, more: &str, of_auth: &str) -> String {
     format!(
         "version: 1\nlisteners: [{{ bind: 127.0.0.1:0 }}]\nadmin: {{ bind: 127.0.0.1:0 }}\nupstreams:\n  \
          main: {{ targets: [{{ address: \"{}\" }}] }}\n  auth: {{ targets: [{{ address: \"{auth}\" }}]{of_auth} }}\n\

@@ -145,3 +145,73 @@ pub fn takes_no_configuration() -> Vec<u8> {
             (i32.eqz (local.get $size)))"#,
     )
 }
+
+/// Adds `x-plugin: yes` to the trailers of responses and removes `x-gone`.
+pub fn trails() -> Vec<u8> {
+    guest(
+        "x-pluginyesx-gone",
+        r#"(func (export "proxy_on_response_trailers") (param i32 i32) (result i32)
+            (drop (call $add (i32.const 3) (i32.const 0) (i32.const 8) (i32.const 8) (i32.const 3)))
+            (drop (call $remove (i32.const 3) (i32.const 11) (i32.const 6)))
+            (i32.const 0))"#,
+    )
+}
+
+/// Puts `>` before every piece of a body and leaves its head as it is.
+pub fn lengthens() -> Vec<u8> {
+    edits("(i32.const 0) (i32.const 0) (i32.const 0) (i32.const 1)")
+}
+
+/// Takes a byte off every piece of a body and leaves its head as it is.
+pub fn shortens() -> Vec<u8> {
+    edits("(i32.const 0) (i32.const 1) (i32.const 0) (i32.const 0)")
+}
+
+fn edits(how: &str) -> Vec<u8> {
+    guest(
+        ">",
+        &format!(
+            r#"(func (export "proxy_on_request_body") (param i32 i32 i32) (result i32)
+            (if (local.get 1) (then (drop (call $set_body (i32.const 0) {how}))))
+            (i32.const 0))
+        (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32)
+            (if (local.get 1) (then (drop (call $set_body (i32.const 1) {how}))))
+            (i32.const 0))"#
+        ),
+    )
+}
+
+/// Marks heads and bodies of both directions, and speaks the older version of the ABI.
+pub fn older() -> Vec<u8> {
+    let text = r#"(module
+        (import "env" "proxy_add_header_map_value" (func $add (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_remove_header_map_value" (func $remove (param i32 i32 i32) (result i32)))
+        (import "env" "proxy_set_buffer_bytes" (func $set_body (param i32 i32 i32 i32 i32) (result i32)))
+        (import "env" "proxy_get_current_time_nanoseconds" (func $now (param i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 0) "x-pluginyes>content-length")
+        (func (export "proxy_abi_version_0_2_0"))
+        (func (export "malloc") (param i32) (result i32) (i32.const 1024))
+        (func (export "proxy_on_context_create") (param i32 i32))
+        (func (export "proxy_on_vm_start") (param i32 i32) (result i32) (i32.eqz (call $now (i32.const 64))))
+        (func (export "proxy_on_configure") (param i32 i32) (result i32) (i32.const 1))
+        (func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32)
+            (drop (call $remove (i32.const 0) (i32.const 12) (i32.const 14)))
+            (i32.const 0))
+        (func (export "proxy_on_request_body") (param i32 i32 i32) (result i32)
+            (if (i32.eqz (local.get 2)) (then (return (i32.const 1))))
+            (drop (call $set_body (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 11) (i32.const 1)))
+            (i32.const 0))
+        (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32)
+            (drop (call $remove (i32.const 2) (i32.const 12) (i32.const 14)))
+            (drop (call $add (i32.const 2) (i32.const 0) (i32.const 8) (i32.const 8) (i32.const 3)))
+            (i32.const 0))
+        (func (export "proxy_on_response_body") (param i32 i32 i32) (result i32)
+            (if (i32.eqz (local.get 2)) (then (return (i32.const 1))))
+            (drop (call $set_body (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 11) (i32.const 1)))
+            (i32.const 0))
+        (func (export "proxy_on_done") (param i32) (result i32) (i32.const 1))
+        (func (export "proxy_on_log") (param i32))
+        (func (export "proxy_on_delete") (param i32)))"#;
+    wat::parse_str(text).unwrap()
+}

@@ -283,7 +283,7 @@ async fn wait(
         released.await
     };
     grpc::look(&parts, x.forward.as_mut());
-    heads::put_back_response(head, parts, phrase)?;
+    heads::put_back_response(head, parts, phrase.as_deref())?;
     if let (Some(connection), Some(forward)) = (&x.connection, &x.forward) {
         let now = clock::now();
         connection.stream(now, forward.upstream.timeouts.idle, forward.remaining(now));

@@ -50,7 +50,7 @@ pub fn put_back(head: &mut RequestHeader, parts: request::Parts) {
 pub fn change(head: &mut ResponseHeader, work: impl FnOnce(&mut response::Parts)) -> pingora::Result<()> {
     let (mut parts, phrase) = take_response(head);
     work(&mut parts);
-    put_back_response(head, parts, phrase)
+    put_back_response(head, parts, phrase.as_deref())
 }
 
 /// Takes a response head apart, and its phrase; [`put_back_response`] must follow.
@@ -66,11 +66,11 @@ pub fn take_response(head: &mut ResponseHeader) -> (response::Parts, Option<Stri
 pub fn put_back_response(
     head: &mut ResponseHeader,
     parts: response::Parts,
-    phrase: Option<String>,
+    phrase: Option<&str>,
 ) -> pingora::Result<()> {
     *head = ResponseHeader::from(parts);
     if phrase.is_some() {
-        head.set_reason_phrase(phrase.as_deref())?;
+        head.set_reason_phrase(phrase)?;
     }
     Ok(())
 }

@@ -13,7 +13,7 @@ use super::host::Host;
 const VERSIONS: &[(&str, &str)] =
     &[("proxy_abi_version_0_2_1", "0.2.1"), ("proxy_abi_version_0_2_0", "0.2.0"), ("proxy_abi_version_0_1_0", "0.1.0")];
 /// Names of the modules that host functions are imported from.
-const ENVIRONMENTS: &[&str] = &["env", "wasi_snapshot_preview1"];
+const ENVIRONMENTS: &[&str] = &["env", "wasi_snapshot_preview1", "wasi_unstable"];
 
 /// A plugin that can be instantiated.
 pub struct Program {

@@ -1,5 +1,6 @@
 //! Plugins in the real gateway: heads and bodies of both directions, failures, reloads.
 
+mod assembly;
 mod calls;
 mod guests;
 mod ours;

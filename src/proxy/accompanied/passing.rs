@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http::HeaderMap;
 use http::header::CONTENT_TYPE;
+use http::{HeaderMap, HeaderValue};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::{Error, ErrorType};
@@ -107,7 +107,7 @@ impl Passing {
     }
 
     fn begin(&mut self, head: &ResponseHeader, ends: bool) {
-        let content_type = head.headers.get(CONTENT_TYPE).map(|value| value.as_bytes());
+        let content_type = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
         self.answers_grpc = content_type.and_then(Speaks::of).is_some();
         self.length = accompany::length(&head.headers);
         self.is_over = ends;
@@ -189,7 +189,7 @@ impl Pace {
             if client.is_body_done() || client.is_http2() {
                 let _ = client.read_body_or_idle(true).await;
             } else {
-                std::future::pending().await
+                std::future::pending::<()>().await;
             }
         };
         let walked = tokio::select! {

@@ -11,7 +11,8 @@ use crate::clock;
 use crate::wasm::host::{Host, LOG_BYTES_MAX, Refusal, put, put_u32, put_u64, slice, split, told};
 use crate::wasm::status::Status;
 
-const WASI: &str = "wasi_snapshot_preview1";
+/// The module that they are imported from, and what compilers called it before.
+const WASI: [&str; 2] = ["wasi_snapshot_preview1", "wasi_unstable"];
 
 /// Numbers that WASI functions return.
 mod errno {
@@ -39,10 +40,21 @@ pub fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
     linker.func_wrap("env", "proxy_get_current_time_nanoseconds", |mut caller: Caller<'_, Host>, at: u32| {
         told(put_u64(&mut caller, at, wall_nanoseconds()).map_err(Refusal::from))
     })?;
-    linker.func_wrap(WASI, "fd_write", |mut caller: Caller<'_, Host>, fd: u32, parts: u32, count: u32, at: u32| {
-        write(&mut caller, fd, (parts, count), at)
-    })?;
-    linker.func_wrap(WASI, "clock_time_get", |mut caller: Caller<'_, Host>, clock: u32, _: u64, at: u32| {
+    // What emscripten tells JavaScript, which is not there; what it makes for hosts like this one imports it.
+    linker.func_wrap("env", "emscripten_notify_memory_growth", |_: Caller<'_, Host>, _memory: u32| {})?;
+    WASI.into_iter().try_for_each(|module| link_system(linker, module))
+}
+
+/// What the languages of plugins take for the system.
+fn link_system(linker: &mut Linker<Host>, module: &str) -> wasmtime::Result<()> {
+    linker.func_wrap(
+        module,
+        "fd_write",
+        |mut caller: Caller<'_, Host>, fd: u32, parts: u32, count: u32, at: u32| {
+            write(&mut caller, fd, (parts, count), at)
+        },
+    )?;
+    linker.func_wrap(module, "clock_time_get", |mut caller: Caller<'_, Host>, clock: u32, _: u64, at: u32| {
         let time = match clock {
             0 => wall_nanoseconds(),
             1 => monotonic_nanoseconds(),
@@ -50,30 +62,28 @@ pub fn link(linker: &mut Linker<Host>) -> wasmtime::Result<()> {
         };
         or_fault(put_u64(&mut caller, at, time))
     })?;
-    linker.func_wrap(WASI, "random_get", |mut caller: Caller<'_, Host>, at: u32, size: u32| {
+    linker.func_wrap(module, "random_get", |mut caller: Caller<'_, Host>, at: u32, size: u32| {
         random(&mut caller, at, size)
     })?;
     for function in ["environ_sizes_get", "args_sizes_get"] {
-        linker.func_wrap(WASI, function, |mut caller: Caller<'_, Host>, count: u32, size: u32| {
+        linker.func_wrap(module, function, |mut caller: Caller<'_, Host>, count: u32, size: u32| {
             or_fault(put_u32(&mut caller, count, 0).and_then(|()| put_u32(&mut caller, size, 0)))
         })?;
     }
     for function in ["environ_get", "args_get"] {
-        linker.func_wrap(WASI, function, |_: Caller<'_, Host>, _: u32, _: u32| errno::SUCCESS)?;
+        linker.func_wrap(module, function, |_: Caller<'_, Host>, _: u32, _: u32| errno::SUCCESS)?;
     }
-    linker.func_wrap(WASI, "proc_exit", |_: Caller<'_, Host>, code: u32| -> wasmtime::Result<()> {
+    linker.func_wrap(module, "proc_exit", |_: Caller<'_, Host>, code: u32| -> wasmtime::Result<()> {
         Err(wasmtime::format_err!("it called `proc_exit` with {code}"))
     })?;
     // What the standard libraries of languages import whether they need it or not. There is nothing to open, so nothing is open.
-    linker.func_wrap(WASI, "fd_close", |_: Caller<'_, Host>, _: u32| errno::BADF)?;
-    linker.func_wrap(WASI, "fd_fdstat_get", |_: Caller<'_, Host>, _: u32, _: u32| errno::BADF)?;
-    linker.func_wrap(WASI, "fd_seek", |_: Caller<'_, Host>, _: u32, _: u64, _: u32, _: u32| errno::BADF)?;
-    linker.func_wrap(WASI, "fd_read", |_: Caller<'_, Host>, _: u32, _: u32, _: u32, _: u32| errno::BADF)?;
-    linker.func_wrap(WASI, "fd_prestat_get", |_: Caller<'_, Host>, _: u32, _: u32| errno::BADF)?;
-    linker.func_wrap(WASI, "fd_prestat_dir_name", |_: Caller<'_, Host>, _: u32, _: u32, _: u32| errno::BADF)?;
-    // What emscripten tells JavaScript, which is not there; what it makes for hosts like this one imports it.
-    linker.func_wrap("env", "emscripten_notify_memory_growth", |_: Caller<'_, Host>, _memory: u32| {})?;
-    linker.func_wrap(WASI, "sched_yield", |_: Caller<'_, Host>| errno::SUCCESS)?;
+    linker.func_wrap(module, "fd_close", |_: Caller<'_, Host>, _: u32| errno::BADF)?;
+    linker.func_wrap(module, "fd_fdstat_get", |_: Caller<'_, Host>, _: u32, _: u32| errno::BADF)?;
+    linker.func_wrap(module, "fd_seek", |_: Caller<'_, Host>, _: u32, _: u64, _: u32, _: u32| errno::BADF)?;
+    linker.func_wrap(module, "fd_read", |_: Caller<'_, Host>, _: u32, _: u32, _: u32, _: u32| errno::BADF)?;
+    linker.func_wrap(module, "fd_prestat_get", |_: Caller<'_, Host>, _: u32, _: u32| errno::BADF)?;
+    linker.func_wrap(module, "fd_prestat_dir_name", |_: Caller<'_, Host>, _: u32, _: u32, _: u32| errno::BADF)?;
+    linker.func_wrap(module, "sched_yield", |_: Caller<'_, Host>| errno::SUCCESS)?;
     Ok(())
 }
 

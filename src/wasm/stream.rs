@@ -107,8 +107,7 @@ impl Stream {
             None => Err(Failure::Ended),
         };
         let mut outcome = self.noted(outcome)?;
-        // What it let go on before is not what it pauses with now.
-        outcome.wish.add(Wish { resumed: Ways::default(), ..late });
+        outcome.wish.add(late);
         self.called();
         Ok(outcome)
     }
@@ -137,6 +136,7 @@ impl Stream {
             }
         };
         drop(before);
+        // What it let go on before is not what it holds now.
         outcome.wish.add(Wish { resumed: Ways::default(), ..late });
         self.called();
         let (wish, pauses) = (outcome.wish, outcome.action == Action::Pause);

@@ -14,7 +14,7 @@ COPY . .
 FROM source AS gateway
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/build/target \
-    cargo build --locked --release --bin tollgate \
+    cargo build --locked --release --features plugins --bin tollgate \
     && install -D target/release/tollgate /out/tollgate
 
 FROM source AS services

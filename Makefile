@@ -13,13 +13,13 @@ run:
 test:
 	@scripts/setup cmake curl haproxy pebble redis-server
 	@plugins/build --tools || echo 'without these, tests that build plugins are left out' >&2
-	cargo test --lib --bins --tests --examples
-	cargo test --doc
+	cargo test --features plugins --lib --bins --tests --examples
+	cargo test --features plugins --doc
 
 lint:
 	@scripts/setup cmake
 	cargo fmt --check
-	cargo clippy --all-targets -- -D warnings
+	cargo clippy --all-targets --features plugins -- -D warnings
 
 # The microbenchmarks. The reload storm takes minutes: cargo bench --profile quick --bench storm
 bench:

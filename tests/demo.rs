@@ -97,6 +97,10 @@ fn examples() -> PathBuf {
     if let Some(cargo) = std::env::var_os("CARGO") {
         let mut build = Command::new(cargo);
         build.args(["build", "--locked", "--profile", profile, "--examples"]).current_dir(repository());
+        if cfg!(feature = "plugins") {
+            // As the gateway beside them was built.
+            build.args(["--features", "plugins"]);
+        }
         assert!(build.status().unwrap().success(), "the examples cannot be built");
     }
     folder.join("examples")

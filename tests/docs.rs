@@ -119,6 +119,9 @@ fn gateway(path: &Path, variables: &[(&str, &str)]) -> Result<Gateway, String> {
 
 /// What is wrong with a block.
 fn mistakes(block: &Block) -> Option<String> {
+    if cfg!(not(feature = "plugins")) && block.text.contains("plugin:") {
+        return None;
+    }
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("gateway.yaml");
     if block.fragment {

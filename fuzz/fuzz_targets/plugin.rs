@@ -70,7 +70,7 @@ fn exchange(plugin: &Arc<Plugin>) -> Result<(), Failure> {
     let mut response = ResponseBuf::new(StatusCode::OK);
     let view = View::behind_request(&head, &context);
     stream.head(Head::Response, false, &mut view.with_response(Access::Change(&mut response)))?;
-    assert!(!response.status().is_informational());
+    assert!(!response.status.is_informational());
     let mut view = View::behind_request(&head, &context).with_response(Access::Read(&response));
     for (piece, ends) in [("ans", false), ("wer", true)] {
         stream.body(Way::Response, Bytes::from_static(piece.as_bytes()), ends, &mut view)?;

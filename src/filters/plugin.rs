@@ -134,7 +134,7 @@ impl Settings for PluginSettings {
     #[cfg(not(feature = "plugins"))]
     fn build(self, compiler: &mut Compiler) -> Option<Step> {
         let problem = crate::yaml::Problem::new(compiler.place(), "this gateway was built without plugins");
-        compiler.report(problem.with_hint("build it with `--features plugins`, which is the default"));
+        compiler.report(problem.with_hint("build it with `cargo build --release --features plugins`"));
         None
     }
 }

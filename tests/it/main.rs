@@ -23,6 +23,7 @@ mod breaker;
 mod chaos_targets;
 mod concurrency;
 mod discovery;
+mod engines;
 mod gathered;
 mod grpc;
 mod h2spec;
@@ -39,6 +40,7 @@ mod mirroring;
 mod misbehaving;
 mod observe;
 mod overload;
+#[cfg(feature = "plugins")]
 mod plugins;
 mod proxy_protocol;
 mod proxying;

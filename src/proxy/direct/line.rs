@@ -152,3 +152,79 @@ impl Unused {
         self.until.is_none_or(|until| now < until) && self.line.is_quiet()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock;
+    use tokio::io::AsyncWriteExt as _;
+    use tokio::net::TcpListener;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// A line, and the other end of it.
+    async fn line(listener: &TcpListener) -> (Line, TcpStream) {
+        let address = listener.local_addr().unwrap();
+        let (line, accepted) = tokio::join!(Line::connect(address, SOON), listener.accept());
+        (line.unwrap_or_else(|error| panic!("{error}")), accepted.unwrap().0)
+    }
+
+    fn port(line: &Line) -> u16 {
+        line.stream.local_addr().unwrap().port()
+    }
+
+    #[tokio::test]
+    async fn the_last_one_that_was_used_is_used_again_and_there_is_a_bound() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (pool, now) = (Pool::new(2), clock::now());
+        let mut ends = Vec::new();
+        let mut ports = Vec::new();
+        for _ in 0..3 {
+            let (line, end) = line(&listener).await;
+            ports.push(port(&line));
+            pool.put(address, line, None, now);
+            ends.push(end);
+        }
+        let kept: Vec<u16> = std::iter::from_fn(|| pool.take(address, now)).map(|line| port(&line)).collect();
+        assert_eq!(kept, [ports[1], ports[0]], "the third had no room");
+        assert!(pool.take("127.0.0.1:1".parse().unwrap(), now).is_none());
+        let (line, _end) = line(&listener).await;
+        pool.put(address, line, None, now);
+        assert!(pool.take(address, now).is_some(), "those that are taken leave room");
+    }
+
+    #[tokio::test]
+    async fn an_unused_one_is_kept_for_its_time_and_no_longer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (pool, now) = (Pool::new(9), clock::now());
+        for (after, is_kept) in [(SOON - Duration::from_millis(1), true), (SOON, false)] {
+            let (line, _end) = line(&listener).await;
+            pool.put(address, line, Some(SOON), now);
+            assert_eq!(pool.take(address, now + after).is_some(), is_kept, "{after:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn one_that_was_closed_or_that_speaks_unasked_is_not_used_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (pool, now) = (Pool::new(9), clock::now());
+        for speaks in [false, true] {
+            let (line, mut end) = line(&listener).await;
+            if speaks {
+                end.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await.unwrap();
+            }
+            drop(end);
+            line.stream.readable().await.unwrap();
+            pool.put(address, line, None, now);
+            pool.sweep(now);
+            {
+                let Kept { lines, count } = &*pool.kept();
+                assert_eq!((lines.len(), *count), (0, 0));
+            }
+            assert!(pool.take(address, now).is_none());
+        }
+    }
+}

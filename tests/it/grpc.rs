@@ -8,6 +8,7 @@ mod web;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 
@@ -41,8 +42,13 @@ impl Drop for Service {
     }
 }
 
-/// The interpreter that has `grpcio`.
+/// The interpreter that has `grpcio`. Made once: tests that run at once must not install into the same folder.
 fn python() -> Option<PathBuf> {
+    static MADE: OnceLock<Option<PathBuf>> = OnceLock::new();
+    MADE.get_or_init(make_python).clone()
+}
+
+fn make_python() -> Option<PathBuf> {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("python-grpc");
     let python = folder.join("bin/python");
     let ready = || run(Command::new(&python).args(["-c", "import grpc"]));

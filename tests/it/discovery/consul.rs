@@ -84,7 +84,7 @@ async fn it_waits_for_changes_and_outlives_its_absence() {
         "discovery: {{ consul: {{ address: \"http://{}\", service: tasks, tag: v1, datacenter: dc1, token: a-secret }} }}",
         consul.server.address
     );
-    let gateway = Gateway::start(&routed(&keys)).await;
+    let mut gateway = Gateway::start(&routed(&keys)).await;
     served(&gateway, 2).await;
     let first = consul.server.received(1).await.remove(0);
     assert_eq!(first.target, "/v1/health/service/tasks?passing=1&tag=v1&dc=dc1&wait=55s");
@@ -115,6 +115,7 @@ async fn it_waits_for_changes_and_outlives_its_absence() {
     consul.say(11, 200, json!([instance(&fleet, 1)]));
     has(&gateway, &[fleet.address(1)]).await;
     is_up(&gateway, true).await;
+    gateway.logged_times(1, "discovery works again").await;
     assert_eq!((lines(&gateway, "discovery fails"), lines(&gateway, "discovery works again")), (1, 1));
     // None that passes is an answer.
     consul.say(12, 200, json!([]));

@@ -45,6 +45,7 @@ async fn it_follows_its_file_and_keeps_what_was_good() {
     gateway.folder.write("targets.json", &list(&fleet, &[3]));
     has(&gateway, &[fleet.address(3)]).await;
     is_up(&gateway, true).await;
+    gateway.logged_times(1, "discovery works again").await;
     assert_eq!((lines(&gateway, "discovery fails"), lines(&gateway, "discovery works again")), (1, 1));
     // None is an answer too.
     gateway.folder.write("targets.json", "{ \"targets\": [] }");

@@ -105,6 +105,12 @@ impl Gateway {
         line.unwrap_or_else(|| panic!("the gateway ended without a line `{text}`: {lines:#?}")).clone()
     }
 
+    /// Waits until so many lines of the log say this.
+    pub async fn logged_times(&mut self, count: usize, text: &str) {
+        let are_there = |lines: &Vec<String>| lines.iter().filter(|line| line.contains(text)).count() >= count;
+        let _ = within(text, self.log.wait_for(are_there)).await;
+    }
+
     pub async fn client(&self) -> Client {
         Client::connect(self.address).await
     }

@@ -102,3 +102,13 @@ async fn an_unused_connection_is_kept_for_its_time() {
     assert_eq!(client.get("/x").await.status, 200);
     assert!(service.connections() > before, "{before}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_does_not_wait_for_what_was_sent_behind_its_request() {
+    let service = Upstream::echo().await;
+    let held = "\x20 - { name: held, match: GET /held, filters: [{ fault: { delay: 5m } }], upstream: main }\n";
+    let gateway = Gateway::start(&[&*yaml(&service, "", ""), held].concat()).await;
+    let mut client = gateway.client().await;
+    client.send(["/x", "/held"].map(|path| format!("GET {path} HTTP/1.1\r\nHost: a.test\r\n\r\n")).concat()).await;
+    assert_eq!(client.response().await.status, 200);
+}

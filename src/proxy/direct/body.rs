@@ -52,7 +52,7 @@ impl Passage {
         matches!(self.rest, Rest::Done)
     }
 
-    /// Passes on what came with the head, and reads until the end of the body was written.
+    /// Passes on what came with the head, and reads until the end of the body was sent.
     ///
     /// # Errors
     /// Either side broke off.
@@ -76,7 +76,11 @@ impl Passage {
             self.written = 0;
             if self.is_done() {
                 self.is_clean &= line.buffer.is_empty();
-                return Poll::Ready(Ok(()));
+                // What the client has sent ahead may wait in a filter, where nobody looks at what is held for it.
+                return match client.poll_flush(cx) {
+                    Poll::Pending => client.poll_gone(cx).map(Err),
+                    flushed @ Poll::Ready(_) => flushed,
+                };
             }
             let taken = if line.buffer.is_empty() {
                 let Line { stream, buffer, .. } = &mut *line;

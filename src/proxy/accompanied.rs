@@ -233,7 +233,7 @@ impl CustomSession for Through {
         self.inner.to_h1_raw()
     }
 
-    /// Messages beside HTTP: there are none.
+    /// Messages beside HTTP: those of an upload, if any.
     async fn finish_custom(&mut self) -> Result<()> {
         Ok(())
     }
@@ -241,7 +241,7 @@ impl CustomSession for Through {
     fn take_custom_message_reader(
         &mut self,
     ) -> Option<Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>> {
-        None
+        self.inner.as_custom_mut()?.take_custom_message_reader()
     }
 
     fn restore_custom_message_reader(
@@ -252,7 +252,7 @@ impl CustomSession for Through {
     }
 
     fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
-        None
+        self.inner.as_custom_mut()?.take_custom_message_writer()
     }
 
     fn restore_custom_message_writer(&mut self, _: Box<dyn CustomMessageWrite>) -> Result<()> {

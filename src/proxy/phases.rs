@@ -14,6 +14,7 @@ use pingora::protocols::Digest;
 use pingora::proxy::{FailToProxy, ProxyHttp, ProxyWarnLogContext, Session};
 use pingora::upstreams::peer::HttpPeer;
 use pingora::{Error, ErrorType};
+use tokio::sync::mpsc::Sender;
 
 use super::accompanied::accompany;
 use super::accompany;
@@ -36,7 +37,7 @@ use super::secured;
 use super::sent::Sent;
 use super::sound;
 use super::tenure::Tenure;
-use super::upload;
+use super::upload::{self, Upload};
 use crate::clock;
 use crate::config::UpstreamHost;
 use crate::delivery::Mirrors;
@@ -143,12 +144,16 @@ impl ProxyHttp for App {
         if let Some(version) = upstream.tells_client {
             announce::begin(&mut peer, version, x.connection.as_deref(), x.context.as_ref());
         }
+        let is_watched = x.upload.as_ref().is_some_and(Upload::is_watched);
         match &x.connection {
             Some(connection) if !connection.is_h2() => {
                 if !x.is_gathered() && session.is_body_done() {
                     connection.expect_within(now, first_byte);
                 }
+                // Nobody looks at the client's connection while a piece is written that the service takes bit by bit.
+                peer.options.read_timeout = remaining.filter(|_| is_watched);
             }
+            _ if is_watched => peer.options.read_timeout = remaining,
             // No deadline of the connection ends one exchange of many: one timer serves the wait for the head and the waits
             // within the body.
             _ => peer.options.read_timeout = Some(shorter(first_byte.max(upstream.timeouts.idle), remaining)),
@@ -184,6 +189,19 @@ impl ProxyHttp for App {
         }
         accompany::without_length(request, x)?;
         grpc::prepare(request, x)
+    }
+
+    async fn custom_forwarding(
+        &self,
+        _: &mut Session,
+        x: &mut Box<Exchange>,
+        _: Option<Sender<Bytes>>,
+        messages: Sender<Bytes>,
+    ) -> pingora::Result<()> {
+        if let Some(upload) = &x.upload {
+            upload.watch(messages);
+        }
+        Ok(())
     }
 
     async fn request_body_filter(
@@ -242,6 +260,7 @@ impl ProxyHttp for App {
             // Pingora would pass it on, and the client would read the next response as this one's.
             return Err(Error::new_up(ErrorType::InvalidHTTPHeader));
         }
+        x.upload.iter().for_each(Upload::heard);
         let now = clock::now();
         attempt::answered(&Sent::of(session), head, x, now)?;
         let Some(forward) = x.forward.as_mut() else { return Ok(()) };
@@ -278,6 +297,7 @@ impl ProxyHttp for App {
         end_of_stream: bool,
         x: &mut Box<Exchange>,
     ) -> pingora::Result<Option<Duration>> {
+        x.upload.iter().for_each(Upload::heard);
         let Some(forward) = x.forward.as_mut() else { return Ok(None) };
         // Over HTTP/2 no deadline of the connection ends an exchange: look at every piece.
         if forward.deadline.is_some_and(|deadline| clock::now() >= deadline) {

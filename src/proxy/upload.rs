@@ -5,6 +5,7 @@
 //! read before only as far as its own buffer goes, 64 KiB. Pingora then does with it what it does with a body that is just
 //! arriving. The client's session has to be back when the exchange ends: only that one can be kept for another request.
 
+mod lookout;
 mod paced;
 mod stall;
 
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures_util::Stream;
+use futures_util::{Stream, stream};
 use http::header::{CONTENT_LENGTH, TE};
 use http::{HeaderMap, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
@@ -29,9 +30,12 @@ use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::protocols::l4::socket::SocketAddr;
 use pingora::proxy::Session;
 use pingora::{Error, Result};
+use tokio::sync::mpsc::Sender;
 
 use super::answer::is_final;
 use super::exchange::Exchange;
+use crate::config::Protocol;
+use lookout::{Asked, Lookout};
 use paced::Pace;
 pub use paced::in_place_of;
 use stall::Stall;
@@ -44,43 +48,64 @@ const PIECE: usize = 64 * 1024;
 pub struct Upload {
     slot: Arc<Slot>,
     is_gathered: bool,
+    lookout: Option<Arc<Lookout>>,
 }
 
 /// Where the client's session is put when nobody else has it.
 type Slot = Mutex<Option<ServerSession>>;
 
 /// Has the exchange send the body that was gathered, or the one that the client is about to send. Where there is none, the
-/// client's session stays. So it does over HTTP/2 for a body that streams: there other timers keep the deadlines.
+/// client's session stays. So it does for a body that streams from HTTP/2 to HTTP/1: there Pingora's timers keep the deadlines.
 pub fn begin(session: &mut Session, x: &mut Exchange, gathered: Option<Bytes>) -> Result<()> {
     let Some(forward) = &x.forward else { return Ok(()) };
     let source = match gathered {
         Some(body) if body.is_empty() => return Ok(()),
         Some(body) => Source::Memory { length: body.len(), body, sent: 0 },
-        None if session.is_http2() || session.is_body_done() => return Ok(()),
+        None if session.is_body_done() => return Ok(()),
+        None if session.is_http2() && forward.upstream.protocol == Protocol::Http1 => return Ok(()),
         None => Source::Client,
     };
     // Pingora hears no answer while it writes: after the bound on a write there has to be time for one.
     let longest = forward.upstream.timeouts.idle.saturating_mul(2);
     let stall = Stall::new(x.connection.as_ref(), longest, forward.deadline);
-    x.upload = Some(stand_in(session, source, stall)?);
+    let lookout = Lookout::over(x, forward);
+    x.upload = Some(stand_in(session, source, stall, lookout)?);
     Ok(())
 }
 
-fn stand_in(session: &mut Session, source: Source, stall: Stall) -> Result<Upload> {
+fn stand_in(session: &mut Session, source: Source, stall: Stall, lookout: Option<Arc<Lookout>>) -> Result<Upload> {
     // For sessions of others Pingora leaves this out.
     validate_request_authority(session.req_header()).map_err(Error::into_in)?;
     let slot = Arc::new(Slot::default());
     let is_gathered = matches!(source, Source::Memory { .. });
     let inner = mem::replace(&mut *session.downstream_session, vacant());
-    let sending = Sending { inner, source, pace: Arc::default(), stall, slot: Arc::clone(&slot) };
+    let sending =
+        Sending { inner, source, pace: Arc::default(), stall, lookout: lookout.clone(), slot: Arc::clone(&slot) };
     *session.downstream_session = ServerSession::new_custom(Box::new(sending));
-    Ok(Upload { slot, is_gathered })
+    Ok(Upload { slot, is_gathered, lookout })
 }
 
 impl Upload {
     /// Whether the body was read before: whole, measured, and there for every attempt.
     pub fn is_gathered(&self) -> bool {
         self.is_gathered
+    }
+
+    /// Whether the waits are bounded here, whatever they are for.
+    pub fn is_watched(&self) -> bool {
+        self.lookout.is_some()
+    }
+
+    /// An attempt begins that may be given messages beside HTTP.
+    pub fn watch(&self, messages: Sender<Bytes>) {
+        if let Some(lookout) = &self.lookout {
+            lookout.begin(messages);
+        }
+    }
+
+    /// Something of an answer has come.
+    pub fn heard(&self) {
+        self.lookout.iter().for_each(|lookout| lookout.heard());
     }
 
     /// Puts the client's own session back. The body is let go of.
@@ -115,6 +140,7 @@ struct Sending {
     source: Source,
     pace: Arc<Pace>,
     stall: Stall,
+    lookout: Option<Arc<Lookout>>,
     slot: Arc<Slot>,
 }
 
@@ -176,6 +202,18 @@ impl Sending {
             return Poll::Ready(Ok(()));
         }
         self.stall.poll(cx).map(Err)
+    }
+
+    /// Pingora looks at the client. What it was given before is written: where that was the end, the wait for the answer
+    /// begins now, however long the service took to take it.
+    fn look(&mut self) {
+        if self.lookout.as_ref().is_some_and(|lookout| lookout.looks())
+            && self.is_sent()
+            && !self.inner.response_written().is_some_and(is_final)
+            && let Some(lookout) = &self.lookout
+        {
+            lookout.expect_answer();
+        }
     }
 
     async fn read(&mut self) -> Result<Option<Bytes>> {
@@ -277,6 +315,7 @@ impl CustomSession for Sending {
     }
 
     async fn read_body_or_idle(&mut self, no_body_expected: bool) -> Result<Option<Bytes>> {
+        self.look();
         if self.inner.was_upgraded() {
             return self.inner.read_body_or_idle(no_body_expected).await;
         }
@@ -284,14 +323,20 @@ impl CustomSession for Sending {
             // Only a client that leaves, or a deadline, ends this.
             return self.inner.read_body_or_idle(true).await;
         }
-        self.read().await
+        let piece = self.read().await;
+        self.lookout.iter().for_each(|lookout| lookout.writes());
+        piece
     }
 
     async fn response_duplex_vec(&mut self, tasks: Vec<HttpTask>) -> Result<bool> {
         tasks.iter().for_each(|task| self.close_behind(task));
         self.stall.end();
+        self.lookout.iter().for_each(|lookout| lookout.heard());
         let written = self.inner.response_duplex_vec(tasks).await;
         self.let_go();
+        if let (Ok(true), Some(lookout)) = (&written, &self.lookout) {
+            lookout.end();
+        }
         written
     }
 
@@ -423,7 +468,7 @@ impl CustomSession for Sending {
         self.inner.was_upgraded()
     }
 
-    /// Messages beside HTTP: there are none.
+    /// Messages beside HTTP: those that ask whether the client is looked at, if any.
     async fn finish_custom(&mut self) -> Result<()> {
         Ok(())
     }
@@ -431,7 +476,7 @@ impl CustomSession for Sending {
     fn take_custom_message_reader(
         &mut self,
     ) -> Option<Box<dyn Stream<Item = Result<Bytes>> + Unpin + Send + Sync + 'static>> {
-        None
+        Some(Box::new(stream::empty()))
     }
 
     fn restore_custom_message_reader(
@@ -442,7 +487,7 @@ impl CustomSession for Sending {
     }
 
     fn take_custom_message_writer(&mut self) -> Option<Box<dyn CustomMessageWrite>> {
-        None
+        Some(Box::new(Asked(Arc::clone(self.lookout.as_ref()?))))
     }
 
     fn restore_custom_message_writer(&mut self, _: Box<dyn CustomMessageWrite>) -> Result<()> {

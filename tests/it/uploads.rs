@@ -3,6 +3,8 @@
 //!
 //! The engine holds four pieces between the two sides. A body whose last one fell into the last place used to hang for ever.
 
+mod windows;
+
 use std::net::SocketAddr;
 use std::time::Duration;
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Version};
 use pingora::http::{RequestHeader, ResponseHeader};
 use pingora::protocols::http::{HttpTask, ServerSession};
 use pingora::{Error, ErrorType};
@@ -186,7 +186,7 @@ impl Pace {
             if let Some(connection) = &self.connection {
                 connection.expect_within(clock::now(), WAIT_MAX);
             }
-            if client.is_body_done() || client.is_http2() {
+            if client.is_body_done() || client.req_header().version == Version::HTTP_2 {
                 let _ = client.read_body_or_idle(true).await;
             } else {
                 std::future::pending::<()>().await;

@@ -95,7 +95,7 @@ pub struct Chain {
     takes_preflight: bool,
     responds: bool,
     accompanies: bool,
-    looks_at_bodies: bool,
+    sees_response_bodies: bool,
 }
 
 /// Where a walk stopped.
@@ -132,7 +132,7 @@ impl Chain {
             takes_preflight: links.iter().any(|link| link.hooks.preflight),
             responds: links.iter().any(|link| link.hooks.response),
             accompanies: links.iter().any(|link| link.stream().is_some()),
-            looks_at_bodies: links.iter().any(|link| matches!(link.step, Step::Body(_) | Step::Stream(_))),
+            sees_response_bodies: links.iter().filter_map(|link| link.stream()).any(StreamFilter::sees_response_bodies),
             links: links.into(),
         }
     }
@@ -206,11 +206,6 @@ impl Chain {
         None
     }
 
-    /// Whether some filter looks at a body.
-    pub fn looks_at_bodies(&self) -> bool {
-        self.looks_at_bodies
-    }
-
     /// Waits for a filter that holds a response, and walks on from there.
     pub async fn respond_held(
         &self,
@@ -232,9 +227,14 @@ impl Chain {
         }
     }
 
-    /// Whether some filter sees bodies pass.
+    /// Whether some filter accompanies exchanges.
     pub fn accompanies(&self) -> bool {
         self.accompanies
+    }
+
+    /// Whether bodies of responses have to pass one of them.
+    pub fn sees_response_bodies(&self) -> bool {
+        self.sees_response_bodies
     }
 
     /// Whether some of them look at the pieces of a request body.

@@ -64,7 +64,8 @@ pub struct Context {
     pub kept: Kept,
     /// When the head was complete.
     pub started: Instant,
-    /// When the filter that runs got the request: `started`, or when the last one that waited for something was done.
+    /// When the filter that runs got the request: `started`, or when the last one that waited for something was done. On the way
+    /// back, when the head of the answer was there.
     pub now: Instant,
 }
 

@@ -69,6 +69,17 @@ pub trait Headers: Send + Sync {
     /// Makes room for so many more fields at once, where that saves work.
     fn reserve(&mut self, _fields: usize) {}
 
+    /// Adds one more occurrence of `name`, whose value is text without control characters: what is about to be sent may write it
+    /// down at once. One that nobody is likely to look at any more.
+    fn append_text(&mut self, name: &HeaderName, value: &str) {
+        if let Ok(value) = HeaderValue::from_str(value) {
+            self.append(name, value);
+        }
+    }
+
+    /// Makes room for so many bytes of fields that are added as text, where that saves work.
+    fn reserve_text(&mut self, _bytes: usize) {}
+
     /// Whether the field occurs at all.
     fn has(&self, name: &HeaderName) -> bool {
         self.get(name).is_some()

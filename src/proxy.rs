@@ -43,6 +43,7 @@ mod unprocessed;
 mod upload;
 mod validated;
 mod webhooks;
+mod written;
 
 pub use connection::{Arrival, Engine, EngineOptions, unread_reply};
 pub use memory::body_memory;

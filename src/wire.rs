@@ -13,7 +13,7 @@ mod write;
 pub use chunked::{Chunked, Piece};
 pub use request::{PlainRequest, request};
 pub use response::{Framing, PlainResponse, framing, response};
-pub use write::{LAST_CHUNK, write_chunk, write_request, write_response};
+pub use write::{LAST_CHUNK, write_chunk, write_request, write_response, write_response_with};
 
 /// What the bytes so far hold.
 #[derive(Debug)]

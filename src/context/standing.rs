@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::head::HeaderValue;
-
 /// What a limit said about the request.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Standing {
@@ -40,7 +38,7 @@ pub enum Limited {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Policy {
     /// The value of `RateLimit-Policy`, when there is to be one.
-    pub standard: Option<HeaderValue>,
+    pub standard: Option<Box<str>>,
     /// The names of the rates in it, in quotes.
     pub names: Box<[Box<str>]>,
     /// Whether it counts for the `X-RateLimit-*` fields.

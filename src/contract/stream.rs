@@ -89,6 +89,9 @@ pub trait StreamFilter: Send + Sync + 'static {
         context: &'a Context,
     ) -> Released<'a, ()>;
 
+    /// Whether bodies of responses have to pass it, piece by piece. Asked once, when the chain is compiled.
+    fn sees_response_bodies(&self) -> bool;
+
     /// Whether it has to be called where it can be waited for, and with trailers: what such a session costs is to be worth it.
     /// `trailers`: the service may send some.
     fn may_hold_response_body(&self, trailers: bool, context: &Context) -> bool;

@@ -86,6 +86,7 @@ mod policies;
 mod settings;
 mod shared;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -130,9 +131,10 @@ struct Terms {
 }
 
 /// What one request asks of its bucket.
-struct Asking {
+struct Asking<'a> {
     who: Who,
-    rates: Rates,
+    /// Those of the filter are not cloned: all workers would count in one place who uses them.
+    rates: Cow<'a, Rates>,
     policy: Option<Arc<Policy>>,
     ask: Ask,
 }
@@ -174,7 +176,7 @@ impl RateLimit {
     }
 
     /// Whose bucket it is, and which rates it has.
-    fn asking(&self, request: &dyn RequestHead, context: &Context) -> Asking {
+    fn asking(&self, request: &dyn RequestHead, context: &Context) -> Asking<'_> {
         let caller = context.caller.as_deref();
         if let Some(own) = caller.and_then(|caller| self.own(caller)) {
             let who =
@@ -182,7 +184,7 @@ impl RateLimit {
             let policy = if self.tells() { self.policies.of(&own.rates) } else { None };
             // Nobody knew the cost when they were written.
             let ask = Ask::exactly(self.cost.min(own.rates.capacity_min()));
-            return Asking { who, rates: own.rates.clone(), policy, ask };
+            return Asking { who, rates: Cow::Owned(own.rates.clone()), policy, ask };
         }
         let who = self.per.who(request, context);
         let of_role = caller.and_then(|caller| {
@@ -190,7 +192,8 @@ impl RateLimit {
             self.by_role.iter().find(|(role, _)| has(role)).map(|(_, terms)| terms)
         });
         let terms = of_role.unwrap_or(&self.terms);
-        Asking { who, rates: terms.rates.clone(), policy: terms.policy.clone(), ask: Ask::exactly(self.cost) }
+        let (rates, policy) = (Cow::Borrowed(&terms.rates), terms.policy.clone());
+        Asking { who, rates, policy, ask: Ask::exactly(self.cost) }
     }
 
     fn own<'a>(&self, caller: &'a Caller) -> Option<&'a Own> {
@@ -199,7 +202,7 @@ impl RateLimit {
     }
 
     /// What becomes of the request.
-    fn decide(&self, asking: Asking, at: Instant, drawn: &Drawn, context: &mut Context) -> Verdict {
+    fn decide(&self, asking: Asking<'_>, at: Instant, drawn: &Drawn, context: &mut Context) -> Verdict {
         let outcome = match self.mode {
             _ if drawn.admitted => Limited::Allowed,
             Mode::Observe | Mode::Off => Limited::Observed,

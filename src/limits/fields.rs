@@ -14,7 +14,6 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use smallvec::SmallVec;
 
 use crate::clock;
 use crate::context::{Context, Limited, Policy, Standing};
@@ -31,7 +30,9 @@ const STANDARD: HeaderName = HeaderName::from_static("ratelimit");
 
 /// Fields that one limit is told in.
 const FIELDS: usize = 5;
-/// Room for a value without asking for memory, in bytes.
+/// Bytes that these take, more or less.
+const FIELDS_BYTES: usize = 256;
+/// Room for a value, in bytes.
 const VALUE_BYTES: usize = 64;
 /// Largest integer that a structured field holds (RFC 9651 §3.3.1): a factor may lead beyond it.
 const INTEGER_MAX: u64 = 999_999_999_999_999;
@@ -65,7 +66,7 @@ impl FieldsSetting {
             let _ = write!(value, "{comma}{name};{parameters}");
             names.push(Box::from(name));
         }
-        let standard = HeaderValue::try_from(value).ok().filter(|_| matches!(self, Self::All | Self::Standard));
+        let standard = matches!(self, Self::All | Self::Standard).then(|| value.into());
         Some(Arc::new(Policy { standard, names: names.into(), legacy: matches!(self, Self::All | Self::Legacy) }))
     }
 
@@ -127,14 +128,18 @@ pub fn write(response: &mut (impl Headers + ?Sized), context: &Context, filter: 
         [LIMIT, REMAINING, RESET, STANDARD_POLICY, STANDARD].iter().for_each(|name| response.remove(name));
     }
     response.reserve(FIELDS);
-    each(context, &mut |name, value| response.append(name, value));
+    response.reserve_text(FIELDS_BYTES);
+    each(context, |name, value| response.append_text(name, value));
 }
 
 /// Tells the client on a refusal of this filter, which no response hook of its own will see, if no filter before it will.
 #[must_use]
 pub fn refuse(mut rejection: Rejection, context: &Context, filter: u64) -> Rejection {
     if is_writer(context, filter) {
-        each(context, &mut |name, value| rejection.fields.push((name.clone(), value)));
+        each(context, |name, value| {
+            // Digits and the names of policies are always a valid field value; nothing else is written.
+            rejection.fields.extend(HeaderValue::from_str(value).map(|value| (name.clone(), value)));
+        });
     }
     rejection
 }
@@ -147,31 +152,24 @@ fn is_writer(context: &Context, filter: u64) -> bool {
     shown(context).next().is_some_and(|(standing, _)| standing.filter == filter)
 }
 
-/// Calls `put` with each field. Each value is a piece of memory of its own: with one for all of them, counting who uses it
-/// costs more than the memory.
-fn each(context: &Context, put: &mut dyn FnMut(&HeaderName, HeaderValue)) {
-    // Digits and the names of policies are always a valid field value; nothing else is written.
-    let mut put = |name: &HeaderName, value: &[u8]| {
-        if let Ok(value) = HeaderValue::from_bytes(value) {
-            put(name, value);
-        }
-    };
-    let now = clock::now();
-    let mut digits = itoa::Buffer::new();
+/// Calls `put` with each field.
+fn each(context: &Context, mut put: impl FnMut(&HeaderName, &str)) {
+    let since = |standing: &Standing| context.now.saturating_duration_since(standing.at);
     if let Some(tightest) = tightest(context) {
         let reset = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let reset = reset.saturating_add(tightest.reset);
-        let reset = reset.saturating_sub(now.saturating_duration_since(tightest.at));
-        put(&LIMIT, digits.format(tightest.limit).as_bytes());
-        put(&REMAINING, digits.format(tightest.remaining).as_bytes());
-        put(&RESET, digits.format(seconds_up(reset)).as_bytes());
+        let reset = reset.saturating_add(tightest.reset).saturating_sub(since(tightest));
+        let mut digits = itoa::Buffer::new();
+        put(&LIMIT, digits.format(tightest.limit));
+        put(&REMAINING, digits.format(tightest.remaining));
+        put(&RESET, digits.format(seconds_up(reset)));
     }
+    let mut text = String::new();
     for (standing, policy) in shown(context) {
         let (Some(terms), Some(name)) = (&policy.standard, policy.names.get(standing.rate)) else { continue };
-        let mut text: SmallVec<[u8; VALUE_BYTES]> = SmallVec::new();
-        service_limit(&mut text, name, standing, now);
+        text.clear();
+        service_limit(&mut text, name, standing, since(standing));
         put(&STANDARD, &text);
-        put(&STANDARD_POLICY, terms.as_bytes());
+        put(&STANDARD_POLICY, terms);
     }
 }
 
@@ -188,19 +186,20 @@ fn tightness(standing: &Standing) -> (bool, u64, std::cmp::Reverse<Duration>) {
     (standing.outcome != Limited::Refused, standing.remaining, std::cmp::Reverse(standing.reset))
 }
 
-/// `"consumer-minute";r=42;t=1`. Without `t` where nothing more will come.
-fn service_limit(text: &mut SmallVec<[u8; VALUE_BYTES]>, name: &str, standing: &Standing, now: Instant) {
-    text.extend_from_slice(name.as_bytes());
-    text.extend_from_slice(b";r=");
+/// `"consumer-minute";r=42;t=1`. Without `t` where nothing more will come. `since`: for how long that holds by now.
+fn service_limit(text: &mut String, name: &str, standing: &Standing, since: Duration) {
+    text.reserve(VALUE_BYTES);
+    text.push_str(name);
+    text.push_str(";r=");
     number(text, standing.remaining);
     if standing.remaining < standing.limit && standing.more < Duration::MAX {
-        text.extend_from_slice(b";t=");
-        number(text, seconds_up(standing.more.saturating_sub(now.saturating_duration_since(standing.at))));
+        text.push_str(";t=");
+        number(text, seconds_up(standing.more.saturating_sub(since)));
     }
 }
 
-fn number(text: &mut SmallVec<[u8; VALUE_BYTES]>, number: u64) {
-    text.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
+fn number(text: &mut String, number: u64) {
+    text.push_str(itoa::Buffer::new().format(number));
 }
 
 #[cfg(test)]

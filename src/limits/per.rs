@@ -378,8 +378,10 @@ impl Who {
                 let mask = u32::MAX.checked_shl(32_u32.saturating_sub(v4.into())).unwrap_or(0);
                 // By hand: `write!` takes several times as long, and most limits count by such an address.
                 for (index, octet) in Ipv4Addr::from_bits(address.to_bits() & mask).octets().into_iter().enumerate() {
-                    self.0.extend_from_slice(if index == 0 { b"" } else { b"." });
-                    self.0.extend_from_slice(itoa::Buffer::new().format(octet).as_bytes());
+                    if index > 0 {
+                        self.0.push(b'.');
+                    }
+                    self.decimal(octet);
                 }
                 (v4, 32)
             }
@@ -393,6 +395,17 @@ impl Who {
         if bits < all {
             let _ = write!(self, "/{bits}");
         }
+    }
+
+    fn decimal(&mut self, octet: u8) {
+        let digit = |value: u8| b'0'.saturating_add(value % 10);
+        if octet >= 100 {
+            self.0.push(digit(octet / 100));
+        }
+        if octet >= 10 {
+            self.0.push(digit(octet / 10));
+        }
+        self.0.push(digit(octet));
     }
 
     /// Appends a value that is in several pieces.

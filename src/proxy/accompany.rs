@@ -51,7 +51,7 @@ pub async fn request_piece(session: &Session, body: &mut Option<Bytes>, ends: bo
 pub fn response_piece(session: &Session, body: &mut Option<Bytes>, ends: bool, x: &mut Exchange) -> Result<()> {
     let Exchange { route, context, reached, .. } = x;
     let (Some(route), Some(context)) = (route, context) else { return Ok(()) };
-    if !route.chain.accompanies() || session.was_upgraded() {
+    if !route.chain.sees_response_bodies() || session.was_upgraded() {
         return Ok(());
     }
     let piece = body.take().unwrap_or_default();
@@ -108,7 +108,7 @@ pub fn length(fields: &HeaderMap) -> Option<u64> {
 }
 
 /// What becomes of a body that is not as long as its head says.
-fn unsound(x: &mut Exchange) -> Box<Error> {
+pub fn unsound(x: &mut Exchange) -> Box<Error> {
     let rejection = changed_length(x.route.as_ref().map_or("", |route| &*route.name));
     // None of them sees the refusal: it was one of them.
     replaced(x, Instead { reached: 0, answer: Err(Box::new(rejection)) })

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, SET_COOKIE};
-use http::{HeaderValue, Method, Response, StatusCode, request, response};
+use http::{HeaderValue, Method, Response, StatusCode, Version, request, response};
 use pingora::http::ResponseHeader;
 use pingora::protocols::http::ServerSession;
 use pingora::proxy::{FailToProxy, Session};
@@ -19,14 +19,16 @@ use super::heads::{self, Seen};
 use super::phases::App;
 use super::target::{is_whole, sticky_cookie, tells_its_end};
 use super::tenure::CLOSE_WAIT;
+use super::written::Written;
 use crate::chain::{Halt, Instead};
 use crate::client::X_REQUEST_ID;
 use crate::clock;
 use crate::contract::AsyncHandler;
+use crate::head::ResponseHead;
 use crate::reply::{Rejection, Reply};
 
 /// No deadline of the connection ends a wait for a plugin: that has its own.
-const HELD_MAX: Duration = Duration::from_secs(3600);
+pub const HELD_MAX: Duration = Duration::from_secs(3600);
 /// How long the rest of a body is read that nobody wanted, so that the client sees the answer.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -118,6 +120,10 @@ pub struct Answer {
 
 /// Takes an answer of our own through the response hooks. A filter may answer in its place; then that answer passes those before it.
 pub async fn passed(request: &request::Parts, x: &mut Exchange, mut reply: Reply) -> pingora::Result<Answer> {
+    if let Some(context) = x.context.as_mut().filter(|context| !context.standings.is_empty()) {
+        // Limits tell the client about times from now on, and a handler may have taken long.
+        context.now = clock::now();
+    }
     loop {
         x.code = reply.code;
         // Told by its fields, so before they are taken.
@@ -134,7 +140,7 @@ pub async fn passed(request: &request::Parts, x: &mut Exchange, mut reply: Reply
             head.headers.insert(CONTENT_LENGTH, HeaderValue::from(reply.body.len()));
         }
         let ends = bodiless || reply.body.is_empty() || request.method == Method::HEAD;
-        let halted = match finish_head(request, &mut head, ends, x) {
+        let halted = match finish_head(request, &mut head, None, ends, x) {
             Some(Halt::Held(index)) => release(request, &mut head, ends, index, x).await,
             Some(Halt::Instead(instead)) => Some(instead),
             None => None,
@@ -216,11 +222,11 @@ pub async fn pass_on(
 ) -> pingora::Result<()> {
     let whole = is_whole(&session.req_header().method, head);
     let mut halted = None;
-    heads::change(head, |head| halted = pass(session.req_header(), head, x, now))?;
+    heads::change(head, |head| halted = pass(session.req_header(), head, None, x, now))?;
     let instead = match halted {
         None => None,
         Some(Halt::Instead(instead)) => Some(instead),
-        Some(Halt::Held(index)) => Box::pin(wait(session, head, whole, index, x)).await?,
+        Some(Halt::Held(index)) => Box::pin(wait_with(session, head, whole, index, x)).await?,
     };
     if x.route.as_ref().is_some_and(|route| route.chain.accompanies()) {
         x.response_bytes = accompany::length(&head.headers);
@@ -231,8 +237,15 @@ pub async fn pass_on(
     }
 }
 
-/// The same, of a head that was taken apart. A filter may answer in its place, or hold it.
-pub fn pass(request: &request::Parts, head: &mut response::Parts, x: &mut Exchange, now: Instant) -> Option<Halt> {
+/// The same, of a head that was taken apart. A filter may answer in its place, or hold it. `lines` take fields that need not be in
+/// the map of the head, to be sent with it.
+pub fn pass(
+    request: &request::Parts,
+    head: &mut response::Parts,
+    lines: Option<&mut Vec<u8>>,
+    x: &mut Exchange,
+    now: Instant,
+) -> Option<Halt> {
     let cookie = sticky_cookie(x);
     let (whole, told) = (is_whole(&request.method, head), tells_its_end(head));
     if let Some(forward) = x.forward.as_mut().filter(|_| whole) {
@@ -240,6 +253,9 @@ pub fn pass(request: &request::Parts, head: &mut response::Parts, x: &mut Exchan
         x.place = None;
     }
     heads::end_hop(head);
+    if let Some(context) = &mut x.context {
+        context.now = now;
+    }
     if let Some(forward) = &mut x.forward
         && let Some(keeping) = &mut forward.keeping
     {
@@ -250,45 +266,64 @@ pub fn pass(request: &request::Parts, head: &mut response::Parts, x: &mut Exchan
         // Fails, and does nothing, only when a head would hold more fields than a map can.
         let _ = head.headers.try_append(SET_COOKIE, cookie);
     }
-    let halted = finish_head(request, head, whole, x);
+    let halted = finish_head(request, head, lines, whole, x);
     grpc::look(head, x.forward.as_mut());
     halted
 }
 
-/// Waits for the filter that holds the head of a service's answer, while the client is there.
-async fn wait(
+/// The same, of a session's head.
+async fn wait_with(
     session: &mut Session,
     head: &mut ResponseHeader,
     ends: bool,
     index: usize,
     x: &mut Exchange,
 ) -> pingora::Result<Option<Instead>> {
+    let request = session.req_header().clone();
+    let (mut parts, phrase) = heads::take_response(head);
+    let leaves = async {
+        if session.is_body_done() || session.req_header().version == Version::HTTP_2 {
+            // Whatever it left with: there is nobody to tell.
+            let _ = session.downstream_session.read_body_or_idle(true).await;
+        } else {
+            std::future::pending::<()>().await;
+        }
+        Error::new_down(ErrorType::ConnectionClosed)
+    };
+    let instead = wait(&request, &mut parts, ends, index, x, leaves).await?;
+    heads::put_back_response(head, parts, phrase.as_deref())?;
+    Ok(instead)
+}
+
+/// Waits for the filter that holds the head of a service's answer, while the client is there: `leaves` is ready when it is not.
+pub async fn wait(
+    request: &request::Parts,
+    head: &mut response::Parts,
+    ends: bool,
+    index: usize,
+    x: &mut Exchange,
+    leaves: impl Future<Output = Box<Error>>,
+) -> pingora::Result<Option<Instead>> {
     if let Some(connection) = &x.connection {
         // The plugin has its own time.
         connection.expect_within(clock::now(), HELD_MAX);
     }
-    let request = session.req_header().clone();
-    let (mut parts, phrase) = heads::take_response(head);
-    let released = release(&request, &mut parts, ends, index, x);
-    let instead = if session.is_body_done() || session.downstream_session.is_http2() {
-        tokio::select! {
-            biased;
-            instead = released => instead,
-            // Whatever it left with: there is nobody to tell.
-            _ = session.downstream_session.read_body_or_idle(true) => {
-                return Err(Error::new_down(ErrorType::ConnectionClosed));
-            }
-        }
-    } else {
-        released.await
+    let instead = tokio::select! {
+        biased;
+        instead = release(request, head, ends, index, x) => instead,
+        left = leaves => return Err(left),
     };
-    grpc::look(&parts, x.forward.as_mut());
-    heads::put_back_response(head, parts, phrase.as_deref())?;
+    grpc::look(head, x.forward.as_mut());
+    streams_again(x);
+    Ok(instead)
+}
+
+/// The answer goes on that a filter has held.
+pub fn streams_again(x: &Exchange) {
     if let (Some(connection), Some(forward)) = (&x.connection, &x.forward) {
         let now = clock::now();
         connection.stream(now, forward.upstream.timeouts.idle, forward.remaining(now));
     }
-    Ok(instead)
 }
 
 /// Waits for the filter that holds the head of an answer, and takes it past those before it.
@@ -304,9 +339,19 @@ async fn release(
 }
 
 /// What every response passes, whoever authored it. `ends`: no body follows. A filter may answer in its place, or hold it.
-fn finish_head(request: &request::Parts, head: &mut response::Parts, ends: bool, x: &Exchange) -> Option<Halt> {
+fn finish_head(
+    request: &request::Parts,
+    head: &mut response::Parts,
+    lines: Option<&mut Vec<u8>>,
+    ends: bool,
+    x: &Exchange,
+) -> Option<Halt> {
     let (Some(route), Some(context)) = (&x.route, &x.context) else { return None };
-    let halted = route.chain.respond(x.reached, &Seen(request), &mut heads::Response(head), ends, context);
+    let respond = |head: &mut dyn ResponseHead| route.chain.respond(x.reached, &Seen(request), head, ends, context);
+    let halted = match lines {
+        Some(lines) => respond(&mut Written { head, lines }),
+        None => respond(&mut heads::Response(head)),
+    };
     head.headers.insert(X_REQUEST_ID, context.request_id.value());
     halted
 }

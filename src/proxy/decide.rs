@@ -12,6 +12,7 @@ use pingora::{Error, ErrorType};
 use super::accompany;
 use super::admit;
 use super::audit;
+use super::direct::Client;
 use super::exchange::Exchange;
 use super::gather::{Bounds, Unread, gather_apart};
 use super::heads::{Request, Seen};
@@ -49,15 +50,23 @@ impl From<Unread> for Decision {
     }
 }
 
+/// Who asks.
+pub enum Asker<'a> {
+    /// A body may follow.
+    Session(&'a mut Session),
+    /// None does: this is the body, if there is one.
+    Client(&'a mut Client, Option<Bytes>),
+}
+
 /// How many fields tell an upstream who the client is.
 const ANNOUNCED: usize = 6;
 
 impl App {
     /// Decides about a request that was looked at. `head` is that of the session, taken out of it; when it is forwarded, it tells
-    /// the upstream who the client is. Without a session there is no body, and no filter may look at one.
+    /// the upstream who the client is.
     pub(super) async fn decide(
         &self,
-        session: Option<&mut Session>,
+        asker: Asker<'_>,
         head: &mut Parts,
         admitted: Result<Option<Box<Reply>>, Rejection>,
         x: &mut Exchange,
@@ -69,7 +78,7 @@ impl App {
             }
             Ok(None) => match validated::answer(head, x).map(Decision::Reply).or_else(|| self.shed(x)) {
                 Some(decided) => decided,
-                None => decide(session, head, x).await,
+                None => decide(asker, head, x).await,
             },
             Err(rejection) => {
                 admit::fall_back(x);
@@ -87,21 +96,19 @@ impl App {
 }
 
 /// Walks the chain, then asks the handler.
-async fn decide(session: Option<&mut Session>, head: &mut Parts, x: &mut Exchange) -> Decision {
-    let mut body = None;
-    match walk(session, head, &mut body, x).await {
+async fn decide(mut asker: Asker<'_>, head: &mut Parts, x: &mut Exchange) -> Decision {
+    let mut body = match &mut asker {
+        Asker::Session(_) => None,
+        Asker::Client(_, body) => body.take(),
+    };
+    match walk(asker, head, &mut body, x).await {
         Some(decision) => decision,
         None => hand_over(head, body, x),
     }
 }
 
 /// Walks the chain. `None`: every filter let the request go on.
-async fn walk(
-    mut session: Option<&mut Session>,
-    head: &mut Parts,
-    body: &mut Option<Bytes>,
-    x: &mut Exchange,
-) -> Option<Decision> {
+async fn walk(mut asker: Asker<'_>, head: &mut Parts, body: &mut Option<Bytes>, x: &mut Exchange) -> Option<Decision> {
     let Exchange { gateway, route, context, reached, original, waited, body_bytes_in, is_unmeasured, .. } = x;
     let (Some(route), Some(context)) = (route.as_ref(), context.as_mut()) else { return Some(not_admitted()) };
     let length = route.chain.accompanies().then(|| head.headers.get(CONTENT_LENGTH).cloned()).flatten();
@@ -117,23 +124,26 @@ async fn walk(
                 verdict
             }
             Stop::Body(filter) => {
-                let Some(session) = session.as_deref_mut() else { return Some(not_admitted()) };
                 *waited = true;
                 let bounds = Bounds::new(&gateway.settings.limits, route.body_bytes_max);
                 let bounds = bounds.at_most(filter.body_bytes_max());
                 // Apart: what a body needs of a future is no burden to requests without such a filter.
-                match Box::pin(show(filter, session, &mut request, context, body, bounds, body_bytes_in)).await {
+                match Box::pin(show(filter, &mut asker, &mut request, context, body, bounds, body_bytes_in)).await {
                     Ok(verdict) => verdict,
                     Err(unread) => return Some(unread.into()),
                 }
             }
             Stop::Stream(filter) => {
-                let Some(session) = session.as_deref_mut() else { return Some(not_admitted()) };
                 *waited = true;
                 let before = reached.saturating_sub(1);
-                let bounds = Bounds::new(&gateway.settings.limits, route.body_bytes_max);
-                let shown = Shown { body, length: length.as_ref(), bounds };
-                let given = Box::pin(give(filter, session, &mut request, context, shown, body_bytes_in)).await;
+                let given = match &mut asker {
+                    Asker::Client(client, _) => introduce(filter, client, &mut request, context).await,
+                    Asker::Session(session) => {
+                        let bounds = Bounds::new(&gateway.settings.limits, route.body_bytes_max);
+                        let shown = Shown { body, length: length.as_ref(), bounds };
+                        Box::pin(give(filter, session, &mut request, context, shown, body_bytes_in)).await
+                    }
+                };
                 accompany::remember_length(request.head, length.as_ref(), body.as_ref(), is_unmeasured);
                 match given {
                     Ok(Verdict::Continue) => Verdict::Continue,
@@ -201,6 +211,27 @@ async fn give(
     Ok(verdict)
 }
 
+/// Gives an exchange to a filter that accompanies it, where no body follows.
+async fn introduce(
+    filter: &dyn StreamFilter,
+    client: &mut Client,
+    request: &mut Request<'_>,
+    context: &mut Context,
+) -> Result<Verdict, Unread> {
+    let mut has_waited = false;
+    let outset = client.while_there(|| has_waited = true, filter.on_request(request, true, context)).await;
+    if has_waited {
+        context.now = clock::now();
+    }
+    match outset.map_err(Unread::Failed)? {
+        Outset::Decided(verdict) => Ok(verdict),
+        Outset::Body(_) => {
+            let waits_for_nothing = "a filter waits for the body of a request that has none";
+            Ok(Verdict::Reject(Box::new(Rejection::new(Code::INTERNAL, waits_for_nothing))))
+        }
+    }
+}
+
 /// Waits for a filter while the client is there. Where a body is still to be read, that cannot be seen.
 async fn while_there<T>(session: &mut Session, is_read: bool, decides: impl Future<Output = T>) -> Result<T, Unread> {
     if !is_read && !session.downstream_session.is_http2() {
@@ -220,7 +251,7 @@ async fn while_there<T>(session: &mut Session, is_read: bool, decides: impl Futu
 /// Shows the body to a filter. It is gathered for the first one.
 async fn show(
     filter: &dyn BodyFilter,
-    session: &mut Session,
+    asker: &mut Asker<'_>,
     request: &mut Request<'_>,
     context: &mut Context,
     body: &mut Option<Bytes>,
@@ -233,7 +264,10 @@ async fn show(
     }
     let body = match body {
         Some(body) => body,
-        None => body.insert(gather_apart(session, request.head, bounds, bytes_in).await?),
+        None => body.insert(match asker {
+            Asker::Session(session) => gather_apart(session, request.head, bounds, bytes_in).await?,
+            Asker::Client(..) => Bytes::new(),
+        }),
     };
     bounds.check(body)?;
     context.now = clock::now();

@@ -23,7 +23,7 @@ use super::announce;
 use super::answer::{self, answered, pass_on};
 use super::attempt::{self, Attempt};
 use super::circuit::{Entry, enter};
-use super::decide::Decision;
+use super::decide::{Asker, Decision};
 use super::exchange::Exchange;
 use super::failure::{self, CLIENT_GONE, Failure};
 use super::grpc;
@@ -80,7 +80,7 @@ impl ProxyHttp for App {
             // Where one thing was malformed, the next request may not begin where it seems to.
             session.set_keepalive(None);
         }
-        let decision = self.decide(Some(session), &mut head, admitted, x).await;
+        let decision = self.decide(Asker::Session(session), &mut head, admitted, x).await;
         heads::put_back(session.req_header_mut(), head);
         match decision {
             Decision::Forward(upstream, body) => {

@@ -5,6 +5,7 @@
 
 use scoped_tls_hkt::scoped_thread_local;
 
+use super::instance::Head;
 use crate::context::Context;
 use crate::head::{Headers, RequestHead, ResponseHead};
 
@@ -129,4 +130,37 @@ impl Exchange for View<'_> {
     fn context(&self) -> &Context {
         self.context
     }
+}
+
+/// How many fields the plugin will find, pseudo-header fields included.
+pub(super) fn fields(head: Head, exchange: &mut dyn Exchange) -> u32 {
+    let mut count = 0_u32;
+    let mut visit = |_: &str, _: &[u8]| count = count.saturating_add(1);
+    let pseudo = match head {
+        Head::Request => {
+            if let Some(request) = exchange.request() {
+                request.all(&mut visit);
+            }
+            4
+        }
+        Head::Response => {
+            if let Some(response) = exchange.response() {
+                response.all(&mut visit);
+            }
+            1
+        }
+        Head::RequestTrailers => {
+            if let Some(trailers) = exchange.request_trailers() {
+                trailers.all(&mut visit);
+            }
+            0
+        }
+        Head::ResponseTrailers => {
+            if let Some(trailers) = exchange.response_trailers() {
+                trailers.all(&mut visit);
+            }
+            0
+        }
+    };
+    count.saturating_add(pseudo)
 }

@@ -280,7 +280,6 @@ impl Vm {
         &mut self,
         context: u32,
         head: Head,
-        fields: u32,
         ends: bool,
         exchange: &mut dyn Exchange,
     ) -> Result<Outcome, Failure> {
@@ -291,6 +290,7 @@ impl Vm {
                     if head == Head::Request { &callbacks.request_headers } else { &callbacks.response_headers };
                 match callback.clone() {
                     Some(callback) => {
+                        let fields = exchange::fields(head, exchange);
                         self.run(context, Some(exchange), &callback, (context, fields, u32::from(ends)))?
                     }
                     None => return Ok(Outcome::none()),
@@ -303,7 +303,10 @@ impl Vm {
                     &callbacks.response_trailers
                 };
                 match callback.clone() {
-                    Some(callback) => self.run(context, Some(exchange), &callback, (context, fields))?,
+                    Some(callback) => {
+                        let fields = exchange::fields(head, exchange);
+                        self.run(context, Some(exchange), &callback, (context, fields))?
+                    }
                     None => return Ok(Outcome::none()),
                 }
             }

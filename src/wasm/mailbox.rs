@@ -25,7 +25,8 @@ pub struct Mailbox {
 
 #[derive(Default)]
 struct State {
-    tasks: JoinSet<()>,
+    /// Calls that are under way; most exchanges make none.
+    tasks: Option<JoinSet<()>>,
     /// Calls whose answers are not here yet.
     under_way: usize,
     mail: VecDeque<Mail>,
@@ -75,7 +76,7 @@ impl Mailbox {
     /// Ends the calls: nobody wants their answers any more.
     pub fn close(&self) {
         let mut state = self.state();
-        state.tasks.abort_all();
+        state.tasks = None;
         state.mail.clear();
         state.under_way = 0;
     }
@@ -87,7 +88,6 @@ impl Mailbox {
         let of = Of { context, plugin: Arc::clone(plugin), instance: Arc::downgrade(instance) };
         let mailbox = Arc::clone(self);
         let mut state = self.state();
-        while state.tasks.try_join_next().is_some() {}
         state.under_way = state.under_way.saturating_add(1);
         let task = async move {
             let answered = match sent {
@@ -96,7 +96,9 @@ impl Mailbox {
             };
             mailbox.answered(number, answered, &of);
         };
-        state.tasks.spawn_on(task, runtime);
+        let tasks = state.tasks.get_or_insert_default();
+        while tasks.try_join_next().is_some() {}
+        tasks.spawn_on(task, runtime);
     }
 
     fn answered(self: &Arc<Self>, number: u32, answered: Answered, of: &Of) {
@@ -176,14 +178,13 @@ impl Of {
 /// Sends what the plugin asked for in the callbacks before. Calls of the plugin itself wait until something runs that can
 /// send them.
 pub fn send(plugin: &Arc<Plugin>, instance: &Instance, exchange: (u32, &Arc<Mailbox>)) {
-    let Some(runtime) = plugin.outlet().runtime() else { return };
-    let (asked, root) = {
+    let (asked, root, runtime) = {
         let mut vm = lock(instance);
-        let asked = vm.take_calls();
-        if asked.is_empty() {
+        if !vm.has_asked() {
             return;
         }
-        (asked, Arc::clone(vm.mailbox()))
+        let Some(runtime) = plugin.outlet().runtime() else { return };
+        (vm.take_calls(), Arc::clone(vm.mailbox()), runtime)
     };
     for asked in asked {
         let mailbox = if asked.context == exchange.0 { exchange.1 } else { &root };

@@ -149,6 +149,23 @@ impl Plugin {
         &self.terms
     }
 
+    /// Whether anything may come of the head of a response, and of a body that passes: the plugin looks at it, or may have said
+    /// meanwhile what is to become of the exchange.
+    pub fn sees_responses(&self) -> (bool, bool) {
+        let has = |name: &str| self.program.inspected.exports.iter().any(|export| export == name);
+        let is_woken = has("proxy_on_tick")
+            || has("proxy_on_queue_ready")
+            || (has("proxy_on_http_call_response") && !self.terms.calls.is_empty());
+        (is_woken || has("proxy_on_response_headers"), is_woken || has("proxy_on_response_body"))
+    }
+
+    /// Whether it is told of nothing behind the head of a request that has no body.
+    pub fn sees_heads_of_requests_only(&self) -> bool {
+        const LATER: [&str; 4] = ["proxy_on_response_trailers", "proxy_on_done", "proxy_on_log", "proxy_on_delete"];
+        let has_later = self.program.inspected.exports.iter().any(|export| LATER.contains(&export.as_str()));
+        self.sees_responses() == (false, false) && !has_later
+    }
+
     /// An instance for a request.
     ///
     /// # Errors

@@ -20,8 +20,8 @@ pub struct Stream {
     /// `None` once it was given back.
     instance: Option<Instance>,
     context: u32,
-    request: Held,
-    response: Held,
+    request: Option<Held>,
+    response: Option<Held>,
     mailbox: Arc<Mailbox>,
     /// Whether calls are sent.
     calls: bool,
@@ -79,8 +79,8 @@ impl Stream {
             plugin: Arc::clone(plugin),
             instance: Some(instance),
             context: 0,
-            request: Held::default(),
-            response: Held::default(),
+            request: None,
+            response: None,
             mailbox,
             calls: true,
         };
@@ -101,9 +101,8 @@ impl Stream {
     /// What the plugin failed with.
     pub fn head(&mut self, head: Head, ends: bool, exchange: &mut dyn Exchange) -> Result<Outcome, Failure> {
         let late = self.catch_up(exchange)?;
-        let fields = fields(head, exchange);
         let outcome = match &self.instance {
-            Some(instance) => lock(instance).head(self.context, head, fields, ends, exchange),
+            Some(instance) => lock(instance).head(self.context, head, ends, exchange),
             None => Err(Failure::Ended),
         };
         let mut outcome = self.noted(outcome)?;
@@ -190,10 +189,11 @@ impl Stream {
     }
 
     fn held(&mut self, way: Way) -> &mut Held {
-        match way {
+        let held = match way {
             Way::Request => &mut self.request,
             Way::Response => &mut self.response,
-        }
+        };
+        held.get_or_insert_default()
     }
 
     /// Holds the exchange: what comes from now on is left to who waits, and callbacks for others may let it go on.
@@ -328,37 +328,4 @@ impl Held {
 
 fn lock(instance: &Instance) -> MutexGuard<'_, Vm> {
     instance.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// How many fields the plugin will find, pseudo-header fields included.
-fn fields(head: Head, exchange: &mut dyn Exchange) -> u32 {
-    let mut count = 0_u32;
-    let mut visit = |_: &str, _: &[u8]| count = count.saturating_add(1);
-    let pseudo = match head {
-        Head::Request => {
-            if let Some(request) = exchange.request() {
-                request.all(&mut visit);
-            }
-            4
-        }
-        Head::Response => {
-            if let Some(response) = exchange.response() {
-                response.all(&mut visit);
-            }
-            1
-        }
-        Head::RequestTrailers => {
-            if let Some(trailers) = exchange.request_trailers() {
-                trailers.all(&mut visit);
-            }
-            0
-        }
-        Head::ResponseTrailers => {
-            if let Some(trailers) = exchange.response_trailers() {
-                trailers.all(&mut visit);
-            }
-            0
-        }
-    };
-    count.saturating_add(pseudo)
 }

@@ -126,3 +126,28 @@ fn a_plugin_that_hangs_is_ended_and_another_instance_serves_the_next_request() {
     }
     assert_eq!(plugin.instances(), 0);
 }
+
+#[test]
+fn a_plugin_is_shown_of_responses_what_its_module_has_callbacks_for() {
+    const HEAD: &str = r#"(func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32) (i32.const 0))"#;
+    const BODY: &str = r#"(func (export "proxy_on_response_body") (param i32 i32 i32) (result i32) (i32.const 0))"#;
+    const TICK: &str = r#"(func (export "proxy_on_tick") (param i32))"#;
+    const TOLD: &str = r#"(func (export "proxy_on_http_call_response") (param i32 i32 i32 i32 i32))"#;
+    let calls = |names: &[&str]| names.iter().map(|name| (*name).into()).collect();
+    for (callbacks, calls, sees) in [
+        (&[][..], calls(&[]), (false, false)),
+        (&[HEAD], calls(&[]), (true, false)),
+        (&[HEAD, BODY], calls(&[]), (true, true)),
+        // What it says from these is done at the next callback of the exchange, or in place of one.
+        (&[TICK], calls(&[]), (true, true)),
+        (&[TOLD], calls(&[]), (false, false)),
+        (&[TOLD], calls(&["auth"]), (true, true)),
+    ] {
+        let module = r#"(memory (export "memory") 1) (func (export "proxy_abi_version_0_2_1"))
+            (func (export "malloc") (param i32) (result i32) (i32.const 8))"#;
+        let program = program(&format!("(module {module} {})", callbacks.concat()));
+        let terms = Terms { name: "shown".into(), calls, ..Terms::default() };
+        let plugin = Plugin::new(program, terms).unwrap_or_else(|failure| panic!("{failure:?}"));
+        assert_eq!(plugin.sees_responses(), sees, "{callbacks:?}");
+    }
+}

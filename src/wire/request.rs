@@ -1,4 +1,4 @@
-//! The head of a plain request: one reading only, and nothing behind it.
+//! The head of a plain request: one reading only, and nothing behind it but a small body.
 
 use std::mem::MaybeUninit;
 
@@ -12,13 +12,19 @@ use httparse::{Request, Status};
 use super::fields::{self, End, FIELDS_MAX, Judged, Span};
 use super::{Look, Malformed};
 
-/// A request this engine takes: HTTP/1.1, a target in origin form, one Host, no body and nothing to negotiate.
+/// Largest body of a plain request, in bytes.
+pub const BODY_BYTES_MAX: usize = 16 * 1024;
+
+/// A request this engine takes: HTTP/1.1, a target in origin form, one Host, nothing to negotiate, and a body of a length that is
+/// told, if any.
 #[derive(Debug)]
 pub struct PlainRequest {
     /// Without `Connection`.
     pub parts: Parts,
     /// The head as it came.
     pub raw: Bytes,
+    /// Bytes of the body, which follows: at most [`BODY_BYTES_MAX`].
+    pub body: usize,
     /// The client asks to close afterwards (`Connection: close`).
     pub closes: bool,
 }
@@ -40,20 +46,23 @@ pub fn request(bytes: &mut BytesMut, scanned: &mut usize, fields_max: usize) -> 
     };
     let Some(judged) = bytes.get(..length).and_then(|head| judge(head, fields_max)) else { return Look::Odd };
     let head = bytes.split_to(length).freeze();
-    let closes = judged.closes;
+    let Plain { closes, body, .. } = judged;
     let Ok(parts) = share(judged, &head) else {
         give_back(bytes, &head);
         return Look::Odd;
     };
     *scanned = 0;
-    Look::Whole(PlainRequest { parts, raw: head, closes })
+    Look::Whole(PlainRequest { parts, raw: head, body, closes })
 }
+
+const GRPC: &[u8] = b"application/grpc";
 
 /// A request that is plain, while the memory that it lies in is not shared yet.
 struct Plain {
     method: Method,
     target: Span,
     fields: Judged,
+    body: usize,
     closes: bool,
 }
 
@@ -69,13 +78,20 @@ fn judge(head: &[u8], fields_max: usize) -> Option<Plain> {
     let target = parsed.path.filter(|_| parsed.version == Some(1)).filter(|target| is_plain_target(target))?;
     let method = Method::from_bytes(parsed.method?.as_bytes()).ok().filter(|method| *method != Method::CONNECT)?;
     let target = Span::of(target.as_bytes(), head);
-    let mut plain = Plain { method, target, fields: Judged::new(), closes: false };
-    let (mut has_host, mut has_length, mut has_options) = (false, false, false);
+    let mut plain = Plain { method, target, fields: Judged::new(), body: 0, closes: false };
+    let (mut has_host, mut has_length, mut has_options, mut is_grpc) = (false, false, false, false);
     for field in &*parsed.headers {
         let name = HeaderName::from_bytes(field.name.as_bytes()).ok()?;
         let first = match name.as_str() {
             "host" => !field.value.is_empty() && !std::mem::replace(&mut has_host, true),
-            "content-length" => field.value == b"0" && !std::mem::replace(&mut has_length, true),
+            "content-length" => {
+                plain.body = body_length(field.value)?;
+                !std::mem::replace(&mut has_length, true)
+            }
+            "content-type" => {
+                is_grpc |= says_grpc(field.value);
+                true
+            }
             "connection" => {
                 plain.closes = field.value.eq_ignore_ascii_case(b"close");
                 let known = plain.closes || field.value.eq_ignore_ascii_case(b"keep-alive");
@@ -93,7 +109,27 @@ fn judge(head: &[u8], fields_max: usize) -> Option<Plain> {
         }
         plain.fields.push((name, Span::of(field.value, head)));
     }
-    has_host.then_some(plain)
+    // Bodies of gRPC may have to be read another way.
+    (has_host && !(is_grpc && plain.body > 0)).then_some(plain)
+}
+
+/// The length of a body that is small, in the one way to write it.
+fn body_length(value: &[u8]) -> Option<usize> {
+    let is_plain = match value {
+        [b'0'] => true,
+        [b'1'..=b'9', rest @ ..] => rest.len() < 5 && rest.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    let length = is_plain.then(|| {
+        value.iter().fold(0, |length: usize, digit| {
+            length.saturating_mul(10).saturating_add(usize::from(digit.wrapping_sub(b'0')))
+        })
+    });
+    length.filter(|length| *length <= BODY_BYTES_MAX)
+}
+
+fn says_grpc(media_type: &[u8]) -> bool {
+    media_type.get(..GRPC.len()).is_some_and(|start| start.eq_ignore_ascii_case(GRPC))
 }
 
 /// Origin form, without a fragment. What else a target may not hold [`PathAndQuery`] knows.

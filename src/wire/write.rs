@@ -22,12 +22,25 @@ pub fn write_request(out: &mut Vec<u8>, parts: &request::Parts) {
 /// Appends the head of a response. `phrase`: if it is not the canonical one; `closes`: `Connection: close` is said, which must
 /// not stand in `headers` too.
 pub fn write_response(out: &mut Vec<u8>, status: StatusCode, phrase: Option<&[u8]>, headers: &HeaderMap, closes: bool) {
+    write_response_with(out, status, phrase, headers, b"", closes);
+}
+
+/// The same with more fields: `lines`, each with its end.
+pub fn write_response_with(
+    out: &mut Vec<u8>,
+    status: StatusCode,
+    phrase: Option<&[u8]>,
+    headers: &HeaderMap,
+    lines: &[u8],
+    closes: bool,
+) {
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
     out.push(b' ');
     out.extend_from_slice(phrase.unwrap_or_else(|| status.canonical_reason().unwrap_or_default().as_bytes()));
     out.extend_from_slice(b"\r\n");
     write_fields(out, headers);
+    out.extend_from_slice(lines);
     out.extend_from_slice(if closes { b"connection: close\r\n\r\n" } else { b"\r\n" });
 }
 

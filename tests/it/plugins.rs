@@ -2,6 +2,7 @@
 
 mod assembly;
 mod calls;
+mod engines;
 mod guests;
 mod ours;
 mod sdk_examples;

@@ -212,7 +212,7 @@ async fn pieces_of_every_size_and_number_arrive_in_order() {
         tokio::task::yield_now().await;
     }
     assert_eq!(client.response().await.body, body);
-    assert_eq!(upstream.connections(), 1, "all over connections that are kept");
+    assert!(upstream.connections() <= 2, "all over a connection that is kept, one of each engine at most");
 }
 
 /// The answer to a client of HTTP/1.0.

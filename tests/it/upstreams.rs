@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::harness::{Broken, Gateway, Response, Upstream, all_to, answer, routed, within};
+use crate::harness::{Broken, Gateway, Response, Upstream, all_to, answer, noise, routed, within};
 
 fn targets(targets: &[(SocketAddr, u32)], keys: &str) -> String {
     let targets: Vec<String> =
@@ -33,9 +33,9 @@ async fn a_service_that_is_away_is_502() {
     tells_nothing(&response, address);
     // Nothing of the request is left on the way: the connection serves the next one.
     assert_eq!(response.head.get("connection"), None);
-    let response = client.post("/x", b"body").await;
+    let response = client.post("/x", &noise(20_000)).await;
     response.refused(502, "BAD_GATEWAY");
-    // Something of a body may be.
+    // Something of a body that streams may be.
     assert_eq!(response.head.get("connection"), Some("close"));
     client.closed().await;
     gateway.h2().await.get("/x").await.refused(502, "BAD_GATEWAY");
@@ -152,8 +152,10 @@ async fn a_post_is_not_sent_twice() {
     .await;
     let gateway = Gateway::start(&all_to(&upstream)).await;
     let mut client = gateway.client().await;
-    assert_eq!(client.post("/x", b"1").await.text(), "first");
-    client.post("/x", b"2").await.refused(502, "BAD_GATEWAY");
+    // At once: which engine takes a small body goes by whether it has come with its head.
+    let post = |body| format!("POST /x HTTP/1.1\r\nHost: a.test\r\nContent-Length: 1\r\n\r\n{body}");
+    assert_eq!(client.ask(&post("1")).await.text(), "first");
+    client.ask(&post("2")).await.refused(502, "BAD_GATEWAY");
     let bodies: Vec<Vec<u8>> = upstream.requests().into_iter().map(|request| request.body).collect();
     assert_eq!(bodies, [b"1", b"2"]);
     // A GET may be repeated, and is.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::{LimitSettings, OnFailure, PluginSettings};
 use crate::context::{Context, Held};
 use crate::contract::{
-    Compiler, Ending, Onward, Outset, Passed, Pending, Released, Setting, Step, StreamFilter, Verdict,
+    Compiler, Ending, Hooks, Onward, Outset, Passed, Pending, Released, Setting, Step, StreamFilter, Verdict,
 };
 use crate::head::{Headers, RequestHead, ResponseHead};
 use crate::reply::{Code, Rejection};
@@ -40,8 +40,12 @@ pub(super) fn build(settings: &PluginSettings, compiler: &mut Compiler) -> Optio
     let got = plugins.get(compiler.file(&settings.file)?, &terms);
     match got {
         Ok(plugin) => {
-            let number = compiler.number();
-            Some(Step::Stream(Arc::new(Running { plugin, on_failure: settings.on_failure, number })))
+            let (on_failure, number) = (settings.on_failure, compiler.number());
+            let (response, sees_response_bodies) = plugin.sees_responses();
+            let hooks = Hooks { response, ..Hooks::BOTH };
+            let ends_with_request = plugin.sees_heads_of_requests_only();
+            let running = Running { plugin, on_failure, number, hooks, sees_response_bodies, ends_with_request };
+            Some(Step::Stream(Arc::new(running)))
         }
         Err(words) => {
             for words in words {
@@ -114,6 +118,11 @@ struct Running {
     plugin: Arc<Plugin>,
     on_failure: OnFailure,
     number: u64,
+    /// Which heads it is shown; known of its module.
+    hooks: Hooks,
+    sees_response_bodies: bool,
+    /// It is told of nothing behind the head of a request that has no body.
+    ends_with_request: bool,
 }
 
 /// What is remembered of an exchange. `None` once the plugin failed and is skipped.
@@ -121,11 +130,15 @@ type Kept = Mutex<Accompanied>;
 
 struct Accompanied {
     stream: Stream,
-    /// It was shown the whole body of the request before that went on.
+    /// It was shown the whole body of the request before that went on, or there is none.
     has_seen_body: bool,
 }
 
 impl StreamFilter for Running {
+    fn hooks(&self) -> Hooks {
+        self.hooks
+    }
+
     fn on_request<'a>(&'a self, request: &'a mut dyn RequestHead, ends: bool, context: &'a mut Context) -> Setting<'a> {
         Box::pin(self.enter(request, ends, context))
     }
@@ -195,6 +208,10 @@ impl StreamFilter for Running {
         context: &'a Context,
     ) -> Released<'a, ()> {
         Box::pin(self.release_head(request, response, ends, context))
+    }
+
+    fn sees_response_bodies(&self) -> bool {
+        self.sees_response_bodies
     }
 
     fn may_hold_response_body(&self, trailers: bool, context: &Context) -> bool {
@@ -280,9 +297,13 @@ impl Running {
         if !calls {
             stream = stream.without_calls();
         }
-        let told = stream.head(Head::Request, ends, &mut View::of_request(request, context));
-        context.kept.keep(self.number, Held::new(Kept::new(Accompanied { stream, has_seen_body: false })));
-        told.map(decided)
+        let told = stream.head(Head::Request, ends, &mut View::of_request(request, context)).map(decided);
+        if self.ends_with_request && ends && matches!(told, Ok(Some(_))) && !stream.expects_answers() {
+            // Its instance is free for the next request, while it is still warm.
+            return told;
+        }
+        context.kept.keep(self.number, Held::new(Kept::new(Accompanied { stream, has_seen_body: ends })));
+        told
     }
 
     /// Shows the whole body to a plugin that paused for it. `None`: it pauses again, with a reason to.

@@ -71,7 +71,7 @@ mod tests {
         for other in [&["61/min"][..], &["60/hour"], &["60/min", "60/hour"]] {
             assert!(!Arc::ptr_eq(&first, &of(other)), "{other:?}");
         }
-        assert_eq!(first.standard.as_ref().unwrap(), "\"reads-minute\";q=60;w=60");
+        assert_eq!(first.standard.as_deref().unwrap(), "\"reads-minute\";q=60;w=60");
         assert_eq!(OwnPolicies::new(FieldsSetting::None, String::new()).of(&rates(&["1/s"])), None);
     }
 

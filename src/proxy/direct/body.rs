@@ -27,7 +27,7 @@ pub struct Passage {
 }
 
 /// What is still to come.
-enum Rest {
+pub enum Rest {
     Done,
     Length(u64),
     Chunked(Chunked),
@@ -35,14 +35,20 @@ enum Rest {
     Close,
 }
 
+impl Rest {
+    pub fn new(framing: Framing) -> Self {
+        match framing {
+            Framing::None | Framing::Length(0) => Self::Done,
+            Framing::Length(length) => Self::Length(length),
+            Framing::Chunked => Self::Chunked(Chunked::default()),
+            Framing::Close => Self::Close,
+        }
+    }
+}
+
 impl Passage {
     pub fn new(framing: Framing, head: Vec<u8>) -> Self {
-        let rest = match framing {
-            Framing::None | Framing::Length(0) => Rest::Done,
-            Framing::Length(length) => Rest::Length(length),
-            Framing::Chunked => Rest::Chunked(Chunked::default()),
-            Framing::Close => Rest::Close,
-        };
+        let rest = Rest::new(framing);
         let is_clean = !matches!(rest, Rest::Close);
         Self { rest, out: head, written: 0, bytes: 0, is_clean }
     }
@@ -178,19 +184,24 @@ impl Passage {
         }
     }
 
-    /// The service has done its part: before the client has all of it, what that asks next finds room, and a breaker that this
-    /// answer closed.
     fn end(&mut self, x: &mut Exchange) {
         self.rest = Rest::Done;
-        if let Some(forward) = &mut x.forward {
-            forward.keep(&[], true);
-            forward.end();
-        }
-        x.place = None;
+        end(x);
     }
 }
 
-fn keep(x: &mut Exchange, piece: &[u8]) {
+/// The service has done its part: before the client has all of it, what that asks next finds room, and a breaker that this
+/// answer closed.
+pub fn end(x: &mut Exchange) {
+    if let Some(forward) = &mut x.forward {
+        forward.keep(&[], true);
+        forward.end();
+    }
+    x.place = None;
+}
+
+/// Keeps a piece of an answer that may be one to keep.
+pub fn keep(x: &mut Exchange, piece: &[u8]) {
     if let Some(forward) = &mut x.forward
         && forward.keeping.is_some()
     {

@@ -98,6 +98,23 @@ impl Client {
         poll_fn(|cx| self.poll_gone(cx)).await
     }
 
+    /// Waits for something for as long as the client is there. `begins`: called when it has to be waited for.
+    ///
+    /// # Errors
+    /// The client is gone.
+    pub async fn while_there<T>(
+        &mut self,
+        begins: impl FnOnce(),
+        awaited: impl Future<Output = T>,
+    ) -> Result<T, Box<Error>> {
+        tokio::select! {
+            // First: what waits for nothing costs no look at the connection.
+            biased;
+            done = awaited => Ok(done),
+            left = async { begins(); self.gone().await } => Err(left),
+        }
+    }
+
     /// Writes what it takes of `out` from `sent` on.
     ///
     /// # Errors

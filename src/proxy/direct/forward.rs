@@ -2,10 +2,12 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
+use std::time::Instant;
 
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, DATE, HOST, TRANSFER_ENCODING};
 use http::request::Parts;
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode, response};
 use pingora::protocols::http::date::get_cached_date;
 use pingora::{Error, ErrorType, RetryType};
 
@@ -13,8 +15,11 @@ use super::Direct;
 use super::body::Passage;
 use super::client::Client;
 use super::line::Line;
+use super::shown::{Shown, Told};
+use crate::chain::Halt;
 use crate::clock;
 use crate::config::UpstreamHost;
+use crate::proxy::accompany;
 use crate::proxy::answer;
 use crate::proxy::attempt::{self, Attempt};
 use crate::proxy::exchange::Exchange;
@@ -44,10 +49,14 @@ pub struct Run<'a> {
     pub direct: &'a Direct,
     pub client: &'a mut Client,
     pub head: &'a mut Parts,
+    /// Of the request; all of it.
+    pub body: Bytes,
     pub x: &'a mut Exchange,
     /// The client is told that the connection ends with the answer.
     pub closes: bool,
     pub said: Said,
+    /// The head that the client was sent, for filters that accompany the exchange.
+    pub answered: Option<response::Parts>,
 }
 
 impl Run<'_> {
@@ -56,6 +65,11 @@ impl Run<'_> {
     /// # Errors
     /// None has, or the answer broke off.
     pub async fn forward(&mut self) -> Result<(), Box<Error>> {
+        if !self.body.is_empty() {
+            // Whatever became of the head: the body ends where it ends.
+            self.head.headers.insert(CONTENT_LENGTH, self.body.len().into());
+            self.head.headers.remove(TRANSFER_ENCODING);
+        }
         loop {
             match self.attempt().await {
                 Err(error) if error.retry() => {}
@@ -113,8 +127,10 @@ impl Run<'_> {
 
     /// Sends the request and passes the answer on. Whether the connection can be used again.
     async fn exchange(&mut self, line: &mut Line) -> Result<bool, Box<Error>> {
-        let mut out = Vec::with_capacity(HEAD_ROOM);
+        let mut out = Vec::with_capacity(HEAD_ROOM.saturating_add(self.body.len()));
         wire::write_request(&mut out, self.head);
+        out.extend_from_slice(&self.body);
+        self.x.body_bytes_in = self.body.len() as u64;
         let mut written = 0;
         let PlainResponse { mut parts, phrase, persists, .. } = loop {
             let response = {
@@ -133,6 +149,8 @@ impl Run<'_> {
             wire::write_response(&mut interim, response.parts.status, None, &response.parts.headers, false);
             self.client.send(&interim).await?;
         };
+        // A service may answer before it has read everything. What was not sent is not sent any more.
+        let persists = persists && written == out.len();
         let malformed = |Malformed| Error::new_up(ErrorType::InvalidHTTPHeader);
         let framing = wire::framing(&parts, self.head.method == Method::HEAD).map_err(malformed)?;
         if matches!(parts.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED) {
@@ -147,28 +165,61 @@ impl Run<'_> {
         if let (Some(connection), Some(forward)) = (&self.x.connection, &self.x.forward) {
             connection.stream(now, forward.upstream.timeouts.idle, forward.remaining(now));
         }
-        if answer::pass(self.head, &mut parts, self.x, now).is_some() {
-            // Only filters that see bodies pass answer in place of a service, and routes with such ones are not ours.
-            return Err(Error::new_in(ErrorType::InternalError));
-        }
-        if matches!(framing, Framing::Close) {
-            parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
-        }
+        let mut lines = Vec::new();
+        let told = self.show(&mut parts, &mut lines, framing, now).await?;
         if !parts.headers.contains_key(DATE) {
             parts.headers.insert(DATE, get_cached_date());
         }
         out.clear();
-        wire::write_response(&mut out, parts.status, phrase.as_deref(), &parts.headers, self.closes);
+        wire::write_response_with(&mut out, parts.status, phrase.as_deref(), &parts.headers, &lines, self.closes);
+        if let Some(told) = told.filter(|told| told.is_shown(framing)) {
+            // Apart: what this needs of a future is no burden to other requests.
+            return Ok(Box::pin(Shown::new(self, told, framing, out, parts).pass(line)).await? && persists);
+        }
         self.said.status = Some(parts.status);
+        self.answered = told.map(|_| parts);
         let mut passage = Passage::new(framing, out);
         let passed = passage.pass(self.client, line, self.x).await;
         self.said.bytes = passage.bytes;
         passed?;
         Ok(persists && passage.is_clean)
     }
+
+    /// Takes the head of an answer through the response hooks. What comes back says how the body goes on where filters accompany
+    /// the exchange.
+    async fn show(
+        &mut self,
+        parts: &mut response::Parts,
+        lines: &mut Vec<u8>,
+        framing: Framing,
+        now: Instant,
+    ) -> Result<Option<Told>, Box<Error>> {
+        // Filters that accompany the exchange see the head once more when it is over.
+        let keeps = self.x.route.as_ref().is_some_and(|route| route.chain.accompanies());
+        let halted = answer::pass(self.head, parts, (!keeps).then_some(lines), self.x, now);
+        let Some(route) = self.x.route.as_ref().filter(|route| route.chain.accompanies()) else {
+            if matches!(framing, Framing::Close) {
+                parts.headers.insert(TRANSFER_ENCODING, HeaderValue::from_static("chunked"));
+            }
+            return Ok(None);
+        };
+        let sees_bodies = route.chain.sees_response_bodies();
+        let instead = match halted {
+            None => None,
+            Some(Halt::Instead(instead)) => Some(instead),
+            Some(Halt::Held(index)) => {
+                let ends = matches!(framing, Framing::None | Framing::Length(0));
+                Box::pin(answer::wait(self.head, parts, ends, index, self.x, self.client.gone())).await?
+            }
+        };
+        match instead {
+            Some(instead) => Err(accompany::replaced(self.x, instead)),
+            None => Ok(Some(Told::of(parts, framing, sees_bodies, self.head.method == Method::HEAD))),
+        }
+    }
 }
 
-/// A request without a body can always be sent again.
+/// A request whose body is all there can always be sent again.
 fn sent(head: &Parts, said: Said) -> Sent<'_> {
     Sent { head, is_answered: said.status.is_some(), is_kept: true, is_upgrade: false }
 }
@@ -181,9 +232,11 @@ fn poll_head(
     written: &mut usize,
     cx: &mut Context<'_>,
 ) -> Poll<Result<PlainResponse, Box<Error>>> {
-    if let Poll::Ready(Err(error)) = line.poll_write(cx, out, written) {
-        return Poll::Ready(Err(broken(line, Error::because(ErrorType::WriteError, "writing a request", error))));
-    }
+    // A service that answers before it has read everything, and closes, is heard.
+    let unwritten = match line.poll_write(cx, out, written) {
+        Poll::Ready(Err(error)) => Some(Error::because(ErrorType::WriteError, "writing a request", error)),
+        Poll::Ready(Ok(())) | Poll::Pending => None,
+    };
     loop {
         match wire::response(&mut line.buffer, &mut line.scanned, FIELDS_MAX) {
             Ok(Some(response)) => return Poll::Ready(Ok(response)),
@@ -197,7 +250,13 @@ fn poll_head(
                 let error = Error::because(ErrorType::ReadError, "reading the head of an answer", error);
                 return Poll::Ready(Err(broken(line, error)));
             }
-            Poll::Pending => return Poll::Ready(Err(ready!(client.poll_gone(cx)))),
+            Poll::Pending => {
+                let error = match unwritten {
+                    Some(error) => broken(line, error),
+                    None => ready!(client.poll_gone(cx)),
+                };
+                return Poll::Ready(Err(error));
+            }
         }
     }
 }

@@ -54,7 +54,12 @@ impl Vm {
 
     /// Who sends what was asked for in callbacks before; `None` when nothing was.
     pub fn sender(&self) -> Option<Arc<Plugin>> {
-        self.owner.upgrade().filter(|_| self.store.data().calls.are_asked())
+        self.owner.upgrade().filter(|_| self.has_asked())
+    }
+
+    /// Whether something was asked for in callbacks before.
+    pub fn has_asked(&self) -> bool {
+        self.store.data().calls.are_asked()
     }
 
     /// What is to be sent, asked for in callbacks before.

@@ -103,12 +103,23 @@ fn connection_tells_whether_it_closes_and_is_gone() {
 }
 
 #[test]
-fn a_body_or_something_to_negotiate_is_odd() {
+fn an_unmeasured_body_or_something_to_negotiate_is_odd() {
     for fields in [
         "Transfer-Encoding: chunked\r\n",
         "Transfer-Encoding: identity\r\n",
         "transfer-encoding:\r\n",
-        "Content-Length: 4\r\n",
+        "Content-Length: 16385\r\n",
+        "Content-Length: 99999\r\n",
+        "Content-Length: 100000\r\n",
+        "Content-Length: 18446744073709551617\r\n",
+        "Content-Length: 04\r\n",
+        "Content-Length: 4 4\r\n",
+        "Content-Length: 0x4\r\n",
+        "Content-Length: -4\r\n",
+        "Content-Length: 4\r\nContent-Length: 4\r\n",
+        "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n",
+        "Content-Length: 4\r\nContent-Type: application/grpc-web+proto\r\n",
+        "Content-Type: Application/gRPC\r\nContent-Length: 4\r\n",
         "Content-Length: 00\r\n",
         "Content-Length: +0\r\n",
         "Content-Length: 0, 0\r\n",
@@ -126,6 +137,20 @@ fn a_body_or_something_to_negotiate_is_odd() {
         assert!(is_odd(with(fields)), "{fields:?}");
     }
     assert_eq!(plain(with("Content-Length: 0\r\n")).parts.headers[CONTENT_LENGTH], "0");
+}
+
+#[test]
+fn a_small_body_follows_its_head() {
+    for (fields, body) in [
+        ("", 0),
+        ("Content-Length: 0\r\nContent-Type: application/grpc\r\n", 0),
+        ("Content-Length: 1\r\n", 1),
+        ("content-length:  9 \r\nContent-Type: application/json\r\n", 9),
+        ("Content-Length: 10\r\n", 10),
+        ("Content-Length: 16384\r\n", BODY_BYTES_MAX),
+    ] {
+        assert_eq!(plain([&*with(fields), "body"].concat()).body, body, "{fields:?}");
+    }
 }
 
 #[test]

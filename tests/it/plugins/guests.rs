@@ -41,6 +41,46 @@ pub fn marks() -> Vec<u8> {
     )
 }
 
+/// Looks at heads of both directions and leaves them as they are.
+pub fn marks_nothing() -> Vec<u8> {
+    guest(
+        "",
+        r#"(func (export "proxy_on_request_headers") (param i32 i32 i32) (result i32) (i32.const 0))
+        (func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32) (i32.const 0))"#,
+    )
+}
+
+/// Gives responses this status.
+pub fn restates(status: &str) -> Vec<u8> {
+    guest(
+        &format!(":status{status}"),
+        r#"(func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32)
+            (drop (call $add (i32.const 2) (i32.const 0) (i32.const 7) (i32.const 7) (i32.const 3)))
+            (i32.const 0))"#,
+    )
+}
+
+/// Removes the length of responses, and looks at no body.
+pub fn unmeasures() -> Vec<u8> {
+    guest(
+        "content-length",
+        r#"(func (export "proxy_on_response_headers") (param i32 i32 i32) (result i32)
+            (drop (call $remove (i32.const 2) (i32.const 0) (i32.const 14)))
+            (i32.const 0))"#,
+    )
+}
+
+/// Logs `status 200` at the end of an exchange: what the client was answered.
+pub fn tells_status() -> Vec<u8> {
+    guest(
+        ":status",
+        r#"(data (i32.const 32761) "status ")
+        (func (export "proxy_on_log") (param i32)
+            (drop (call $get (i32.const 2) (i32.const 0) (i32.const 7) (i32.const 64) (i32.const 68)))
+            (drop (call $log (i32.const 3) (i32.const 32761) (i32.const 10))))"#,
+    )
+}
+
 /// Answers 403 `no` to requests, unless they have the field `x-ok`.
 pub fn refuses() -> Vec<u8> {
     guest(

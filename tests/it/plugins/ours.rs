@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
 
 use super::{ask, start};
 use crate::harness::{Gateway, Upstream, answer, chunked, within};
@@ -41,6 +41,41 @@ async fn countries_on_the_list_get_in() {
     assert_eq!(upstream.requests().len(), 2);
     for (name, count) in [("country_allowed", 2.0), ("country_denied", 6.0), ("country_unknown", 5.0)] {
         assert_eq!(counted(&gateway, "country", name).await, Some(count), "{name}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_that_sees_heads_of_requests_only_is_free_while_the_service_answers() {
+    const ONE: &str = ", limits: { instances: 1 }, config: { allow: [DE] }";
+    let asking = "GET /x HTTP/1.1\r\nHost: a.test\r\nCF-IPCountry: DE\r\n\r\n";
+    for (name, module, is_free) in [("country", file("country"), true), ("mark", super::guests::marks_nothing(), false)]
+    {
+        let go = Arc::new(Semaphore::new(0));
+        let goes = Arc::clone(&go);
+        let upstream = Upstream::scripted(move |mut conn| {
+            let goes = Arc::clone(&goes);
+            async move {
+                conn.request().await;
+                let _go = goes.acquire().await;
+                conn.send(answer(200, b"ok")).await;
+            }
+        })
+        .await;
+        let gateway = start(&upstream, &[(name, module, ONE)]).await;
+        let mut waiting = gateway.client().await;
+        waiting.send(asking).await;
+        upstream.received(1).await;
+        let mut second = gateway.client().await;
+        second.send(asking).await;
+        if is_free {
+            upstream.received(2).await;
+            go.add_permits(2);
+            assert_eq!(second.response().await.status, 200);
+        } else {
+            second.response().await.refused(503, "PLUGIN_FAILED");
+            go.add_permits(2);
+        }
+        assert_eq!(waiting.response().await.status, 200);
     }
 }
 

@@ -1,6 +1,6 @@
 //! Plugins that hold a response, or a body on its way, until another service has answered.
 
-mod guest;
+pub mod guest;
 
 use std::time::Duration;
 

@@ -33,6 +33,10 @@ pub fn explain(error: &Error, exchange: &Exchange) -> Failure {
         return Failure::Refuse(if again { rejection.with_field(RETRY_AFTER, RETRY_AFTER_FULL) } else { rejection });
     }
     if exchange.connection.as_ref().is_some_and(|connection| connection.expired()) {
+        if exchange.forward.is_none() {
+            // No service was asked: it was the client that did not take our own answer in time.
+            return Failure::ClientGone;
+        }
         return Failure::Refuse(Rejection::new(Code::GATEWAY_TIMEOUT, message(Code::GATEWAY_TIMEOUT)));
     }
     let code = match (error.esource(), error.etype()) {

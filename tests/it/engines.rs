@@ -113,6 +113,22 @@ async fn an_answer_does_not_wait_for_what_was_sent_behind_its_request() {
     assert_eq!(client.response().await.status, 200);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_that_takes_our_own_answer_too_slowly_is_no_fault_of_a_service() {
+    let yaml = format!(
+        "admin: {{ bind: 127.0.0.1:0 }}\nlimits: {{ body_timeout: 500ms }}\nroutes:\n\
+         \x20 - {{ name: large, match: GET /, respond: {{ body: \"{}\" }} }}\n",
+        "x".repeat(1 << 20)
+    );
+    let gateway = Gateway::start(&yaml).await;
+    let mut client = gateway.client().await;
+    // More than the sockets between them take.
+    client.send("GET / HTTP/1.1\r\nHost: a.test\r\n\r\n".repeat(64)).await;
+    client.response_head().await.unwrap();
+    gateway.counts(&[("tollgate_connections{listener=\"127.0.0.1:0\"}", 0.0)]).await;
+    assert!(!gateway.scrape().await.has("tollgate_refused_total"));
+}
+
 /// A request with a body, as clients write it.
 fn post(path: &str, body: &[u8]) -> Vec<u8> {
     let head = format!("POST {path} HTTP/1.1\r\nHost: a.test\r\nContent-Length: {}\r\n\r\n", body.len());

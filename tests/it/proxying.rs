@@ -8,12 +8,15 @@ async fn connections_are_reused_on_both_sides() {
     let yaml = all_to(&upstream);
     let gateway = Gateway::start(&yaml).await;
     let mut client = gateway.client().await;
+    // Each engine keeps those that it opened.
     for number in 0..20 {
         let body = format!("request {number}");
         assert_eq!(client.post("/x", body.as_bytes()).await.text(), body);
+        let chunked = "POST /x HTTP/1.1\r\nHost: a.test\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n";
+        assert_eq!(client.ask(chunked).await.text(), "abc");
     }
     let connections: Vec<usize> = upstream.requests().iter().map(|request| request.connection).collect();
-    assert_eq!(connections, [1; 20]);
+    assert_eq!(connections, [1, 2].repeat(20));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -41,11 +41,12 @@ impl Client {
         self.response().await
     }
 
-    /// `POST path` with a body of known length, and its answer.
+    /// `POST path` with a body of known length, and its answer. All of it is sent at once: when it arrives in pieces, it is by
+    /// luck which engine serves it.
     pub async fn post(&mut self, path: &str, body: &[u8]) -> Response {
         let length = body.len();
-        self.send(format!("POST {path} HTTP/1.1\r\nHost: a.test\r\nContent-Length: {length}\r\n\r\n")).await;
-        self.send(body).await;
+        let head = format!("POST {path} HTTP/1.1\r\nHost: a.test\r\nContent-Length: {length}\r\n\r\n");
+        self.send([head.as_bytes(), body].concat()).await;
         self.response().await
     }
 

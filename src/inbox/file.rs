@@ -20,13 +20,12 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::{Notify, OnceCell};
 use tracing::error;
 
 use super::{Bounds, Claimed, Claims, Counts, Entry, Message, Outcome, Pending, Put, Queue, Standing};
 use crate::state::StoreError;
-use crate::state::database::{self, Format, OpenError, Others, PATIENCE, Work, Worker, gone};
+use crate::state::database::{self, Database, Format, OpenError, Others, PATIENCE, Work, Worker, gone};
 use crate::state::expiry::milliseconds;
 use space::Space;
 pub(super) use tables::SCHEMA;
@@ -138,17 +137,17 @@ fn start(
         schema: SCHEMA,
         pages_max,
     };
-    let mut connection = database::open(path, &format, others)?;
+    let mut database = database::open(path, &format, others)?;
     let refused = |error: rusqlite::Error| OpenError::new(path, NAME, error.to_string());
     // First: what another one writes after this is looked at again.
-    let version = database::version(&connection).map_err(refused)?;
+    let version = database::version(&database.connection).map_err(refused)?;
     let tallies = match others {
-        Others::None => tables::load(&mut connection),
-        Others::Predecessor => tables::tallies(&connection),
+        Others::None => tables::load(&mut database.connection),
+        Others::Predecessor => tables::tallies(&database.connection),
     };
     let tallies = tallies.map_err(refused)?;
     let messages = Messages { tallies, version, space: Space::of(path), changed: Arc::clone(changed) };
-    Worker::start(connection, messages, path, patience)
+    Worker::start(database, messages, path, patience)
 }
 
 impl Queue for File {
@@ -319,12 +318,12 @@ impl Work for Messages {
         }
     }
 
-    fn together(&mut self, connection: &mut Connection, batch: &[Operation]) -> rusqlite::Result<Vec<Answer>> {
+    fn together(&mut self, database: &mut Database, batch: &[Operation]) -> rusqlite::Result<Vec<Answer>> {
         let space = match batch.iter().map(put_bytes).fold(0, u64::saturating_add) {
             0 => Ok(()),
-            bytes => self.space.check(connection, bytes),
+            bytes => self.space.check(&database.connection, bytes),
         };
-        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let transaction = database.write()?;
         let version = database::version(&transaction)?;
         let others_wrote = version != self.version;
         let tallies = if others_wrote { tables::tallies(&transaction)? } else { self.tallies.clone() };

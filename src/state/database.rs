@@ -5,16 +5,18 @@
 
 mod guard;
 mod open;
+mod turns;
 
 use std::path::Path;
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 use tracing::error;
 
 use super::StoreError;
+use turns::Turns;
 
 pub use guard::Guard;
 pub use open::{Format, OpenError, Others, open, prepare, version};
@@ -28,6 +30,25 @@ const BATCH_MAX: usize = 512;
 const BATCH_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// How long one operation may take, waiting included.
 pub const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A database that is open. Another gateway may have it open too: [`Others`].
+pub struct Database {
+    pub connection: Connection,
+    turns: Turns,
+}
+
+impl Database {
+    /// Begins to write. What is read in it is not changed by others, and whoever has waited longer was first.
+    ///
+    /// # Errors
+    /// Another one does not end its transaction.
+    pub fn write(&mut self) -> rusqlite::Result<Transaction<'_>> {
+        let turn = self.turns.next();
+        let transaction = self.connection.transaction_with_behavior(TransactionBehavior::Immediate);
+        drop(turn);
+        transaction
+    }
+}
 
 /// What is done with a database.
 pub trait Work: Send + 'static {
@@ -47,11 +68,7 @@ pub trait Work: Send + 'static {
     ///
     /// # Errors
     /// One of them cannot be done.
-    fn together(
-        &mut self,
-        connection: &mut Connection,
-        batch: &[Self::Operation],
-    ) -> rusqlite::Result<Vec<Self::Answer>>;
+    fn together(&mut self, database: &mut Database, batch: &[Self::Operation]) -> rusqlite::Result<Vec<Self::Answer>>;
 }
 
 /// The thread that works on a database.
@@ -70,10 +87,10 @@ struct Job<W: Work> {
 impl<W: Work> Worker<W> {
     /// # Errors
     /// No thread can be started.
-    pub fn start(connection: Connection, work: W, path: &Path, patience: Duration) -> Result<Self, OpenError> {
+    pub fn start(database: Database, work: W, path: &Path, patience: Duration) -> Result<Self, OpenError> {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
         let thread = std::thread::Builder::new().name(W::NAME.to_owned());
-        let thread = thread.spawn(move || serve(connection, jobs, work));
+        let thread = thread.spawn(move || serve(database, jobs, work));
         let thread =
             thread.map_err(|error| OpenError::new(path, W::NAME, format!("no thread can be started: {error}")))?;
         Ok(Self { queue: Some(queue), thread: Some(thread), patience })
@@ -109,7 +126,7 @@ impl<W: Work> Drop for Worker<W> {
 }
 
 /// Works until nobody can ask any more.
-fn serve<W: Work>(mut connection: Connection, mut jobs: mpsc::Receiver<Job<W>>, mut work: W) {
+fn serve<W: Work>(mut database: Database, mut jobs: mpsc::Receiver<Job<W>>, mut work: W) {
     while let Some(first) = jobs.blocking_recv() {
         let mut bytes = W::weight(&first.operation);
         let mut batch = vec![first];
@@ -123,7 +140,7 @@ fn serve<W: Work>(mut connection: Connection, mut jobs: mpsc::Receiver<Job<W>>, 
         // Who has stopped waiting takes what comes after a failure for granted: that nothing happens later.
         batch.retain(|job| !job.answer.is_closed());
         let (operations, callers): (Vec<_>, Vec<_>) = batch.into_iter().map(|job| (job.operation, job.answer)).unzip();
-        match work.together(&mut connection, &operations) {
+        match work.together(&mut database, &operations) {
             Ok(answers) => {
                 for (caller, answer) in callers.into_iter().zip(answers) {
                     let _ = caller.send(Ok(answer));
@@ -132,10 +149,10 @@ fn serve<W: Work>(mut connection: Connection, mut jobs: mpsc::Receiver<Job<W>>, 
             // One of them cannot be done; the others are not to suffer for it.
             Err(error) => {
                 if error.sqlite_error_code() == Some(ErrorCode::DiskFull) {
-                    make_room(&connection);
+                    make_room(&database.connection);
                 }
                 for (operation, caller) in operations.iter().zip(callers) {
-                    let alone = work.together(&mut connection, std::slice::from_ref(operation));
+                    let alone = work.together(&mut database, std::slice::from_ref(operation));
                     let alone = alone.map_err(|error| failed::<W>(&error));
                     let _ = caller.send(alone.and_then(|mut answers| answers.pop().ok_or_else(gone)));
                 }

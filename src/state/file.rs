@@ -5,9 +5,9 @@ mod statements;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::TransactionBehavior;
 
-use super::database::{self, Format, Guard, OpenError, Others, PATIENCE, Work, Worker, gone};
+use super::database::{self, Database, Format, Guard, OpenError, Others, PATIENCE, Work, Worker, gone};
 use super::expiry::{self, Now, milliseconds};
 use super::{Changes, Entry, Mark, Pending, Space, Spend, Spent, Store, StoreError, check};
 
@@ -54,10 +54,10 @@ impl File {
     }
 
     fn with_guard(path: &Path, guard: Guard, others: Others, now: Now, patience: Duration) -> Result<Self, OpenError> {
-        let connection = database::open(path, &FORMAT, others)?;
-        let opened = database::version(&connection);
+        let database = database::open(path, &FORMAT, others)?;
+        let opened = database::version(&database.connection);
         let opened = opened.map_err(|error| OpenError::new(path, FORMAT.name, error.to_string()))?;
-        let worker = Worker::start(connection, Entries { now }, path, patience)?;
+        let worker = Worker::start(database, Entries { now }, path, patience)?;
         Ok(Self { worker, opened, guard })
     }
 
@@ -222,12 +222,15 @@ impl Work for Entries {
 
     const NAME: &'static str = FORMAT.name;
 
-    fn together(&mut self, connection: &mut Connection, batch: &[Operation]) -> rusqlite::Result<Vec<Answer>> {
+    fn together(&mut self, database: &mut Database, batch: &[Operation]) -> rusqlite::Result<Vec<Answer>> {
         let now = milliseconds((self.now)());
         let writes = batch.iter().any(Operation::writes);
         // At once for writing: what was read must not have been changed by another gateway that hands over, or takes over.
-        let behavior = if writes { TransactionBehavior::Immediate } else { TransactionBehavior::Deferred };
-        let transaction = connection.transaction_with_behavior(behavior)?;
+        let transaction = if writes {
+            database.write()?
+        } else {
+            database.connection.transaction_with_behavior(TransactionBehavior::Deferred)?
+        };
         if writes {
             statements::sweep(&transaction, now)?;
         }

@@ -3,9 +3,11 @@
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
-use rusqlite::{Connection, ErrorCode, OpenFlags};
+use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+
+use super::Database;
+use super::turns::{Turns, look_again};
 
 /// Which database it is.
 pub struct Format {
@@ -21,8 +23,6 @@ pub struct Format {
     pub pages_max: i64,
 }
 
-/// How long another process may take with a transaction: the one that this one takes over from.
-const BUSY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Where the write-ahead log is cut off after a transaction that was larger.
 const LOG_BYTES_KEPT: i64 = 16 * 1024 * 1024;
 const PAGE_BYTES: u64 = 4096;
@@ -57,10 +57,12 @@ pub enum Others {
 ///
 /// # Errors
 /// The path cannot be used, or it is not a sound database of this kind.
-pub fn open(path: &Path, format: &Format, others: Others) -> Result<Connection, OpenError> {
+pub fn open(path: &Path, format: &Format, others: Others) -> Result<Database, OpenError> {
     let refused = |why| OpenError::new(path, format.name, why);
     prepare(path, format.name)?;
-    connect(path, format, others).map_err(|error| refused(explain(&error)))
+    let turns = Turns::open(path).map_err(|error| refused(format!("the file beside it cannot be opened: {error}")))?;
+    let connection = connect(path, format, others, &turns).map_err(|error| refused(explain(&error)))?;
+    Ok(Database { connection, turns })
 }
 
 /// Sees to it that the file is there and that nobody but its owner can read it.
@@ -94,17 +96,19 @@ fn private(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn connect(path: &Path, format: &Format, others: Others) -> rusqlite::Result<Connection> {
+fn connect(path: &Path, format: &Format, others: Others, turns: &Turns) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
-    connection.busy_timeout(BUSY_TIMEOUT)?;
+    connection.busy_handler(Some(look_again))?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "max_page_count", format.pages_max)?;
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
     connection.pragma_update(None, "wal_autocheckpoint", log_pages(path))?;
     connection.pragma_update(None, "trusted_schema", false)?;
-    let transaction = connection.transaction_with_behavior(rusqlite::TransactionBehavior::Exclusive)?;
+    let turn = turns.next();
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
+    drop(turn);
     let application: i32 = transaction.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let version: i32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;

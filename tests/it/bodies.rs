@@ -43,12 +43,15 @@ async fn a_refused_body_is_not_taken_for_the_next_request() {
     let gateway = Gateway::start(&limited(&upstream)).await;
     let smuggled = b"GET /smuggled HTTP/1.1\r\nHost: a.test\r\n\r\n";
     let body = smuggled.repeat(100);
+    // By each engine: one has all of it, the other one knows from the head that it will not.
     let mut client = gateway.client().await;
-    client.send(format!("POST /x HTTP/1.1\r\nHost: a.test\r\nContent-Length: {}\r\n\r\n", body.len())).await;
-    client.send(&body).await;
-    client.response().await.refused(413, "BODY_TOO_LARGE");
+    client.post("/x", &body).await.refused(413, "BODY_TOO_LARGE");
+    assert!(client.is_usable("/after").await);
+    assert_eq!(upstream.only().target, "/after", "nothing in the body is answered");
+    let mut client = gateway.client().await;
+    client.post("/x", &body.repeat(10)).await.refused(413, "BODY_TOO_LARGE");
     assert_eq!(client.rest().await, b"", "nothing in the body is answered");
-    assert_eq!(upstream.requests().len(), 0);
+    assert_eq!(upstream.requests().len(), 1);
     // A route that answers without reading the body: the same.
     let yaml = all_to(&upstream).replace("/{*rest}", "GET /only");
     let gateway = Gateway::start(&yaml).await;
@@ -58,7 +61,7 @@ async fn a_refused_body_is_not_taken_for_the_next_request() {
     client.send(smuggled).await;
     client.response().await.refused(404, "NOT_FOUND");
     if client.is_usable("/only").await {
-        assert_eq!(upstream.only().target, "/only");
+        assert_eq!(upstream.last().target, "/only");
     }
     assert!(upstream.requests().iter().all(|request| request.target != "/smuggled"));
 }

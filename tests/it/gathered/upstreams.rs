@@ -131,7 +131,12 @@ async fn a_service_that_dies_before_it_answers_is_told_of() {
         for size in [1, OWN + 1, MAX] {
             let mut client = gateway.client().await;
             client.post(path, &noise(size)).await.refused(502, "BAD_GATEWAY");
-            client.closed().await;
+            if size == 1 {
+                // It had come whole: nothing of it is left on the way.
+                client.get("/head").await.refused(502, "BAD_GATEWAY");
+            } else {
+                client.closed().await;
+            }
             let mut client = gateway.client().await;
             client.send([head(path, CHUNKED).as_bytes(), &chunked(&noise(size), 10_000)].concat()).await;
             client.response().await.refused(502, "BAD_GATEWAY");

@@ -112,7 +112,7 @@ async fn an_unhealthy_target_gets_no_requests_until_it_is_well() {
     let targets = [fine.upstream.address, ill.upstream.address];
     let health = "{ path: /health, interval: 100ms, unhealthy_after: 2, healthy_after: 2 }";
     let mut gateway = Gateway::start(&config(&targets, health)).await;
-    fine.checked(1).await;
+    fine.upstream.received(1).await;
     ill.checked(1).await;
     let mut client = gateway.client().await;
     for _ in 0..10 {
@@ -304,7 +304,7 @@ async fn a_reload_keeps_health_and_the_pace_of_checks() {
     // An hour: whatever is asked after the first check is asked because something changed.
     let mut gateway = Gateway::start(&config(&targets, "{ path: /health, interval: 1h }")).await;
     healthy(&gateway, &[true, false]).await;
-    within("the first checks", async { while fine.checks() < 1 {} }).await;
+    fine.upstream.received(1).await;
     change(&gateway, "    health:", "    timeouts: { connect: 1s }\n    health:");
     gateway.reload_well().await;
     healthy(&gateway, &[true, false]).await;
@@ -325,8 +325,8 @@ async fn a_reload_keeps_health_and_the_pace_of_checks() {
     change(&gateway, "path: /health,", "path: /healthz,");
     gateway.reload_well().await;
     healthy(&gateway, &[true, true, true]).await;
-    assert_eq!((ill.checks(), told(&gateway).len()), (2, 2), "{:#?}", told(&gateway));
     gateway.logged("is healthy again").await;
+    assert_eq!((ill.checks(), told(&gateway).len()), (2, 2), "{:#?}", told(&gateway));
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -370,7 +370,7 @@ async fn many_targets_are_not_checked_at_once_nor_twice() {
     let gateway = Gateway::start(&config(&targets, "{ path: /health, interval: 1h, timeout: 1m }")).await;
     service.received(TARGETS).await;
     assert!(*most.borrow() <= 256, "{} at once", *most.borrow());
-    within("answers", async { while *open.borrow() > 0 {} }).await;
+    within("answers", open.subscribe().wait_for(|open| *open == 0)).await.unwrap();
     assert_eq!(service.requests().len(), TARGETS, "each once");
     healthy(&gateway, &[true; TARGETS]).await;
 }

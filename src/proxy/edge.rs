@@ -22,6 +22,7 @@ use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use pingora::http::ResponseHeader;
 use pingora::protocols::raw_connect::ProxyDigest;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
@@ -227,7 +228,7 @@ pub struct EdgeStream {
     shared: Arc<ProxyDigest>,
     malformed: Malformed,
     /// Bytes read to tell the protocol, to be read again.
-    rewound: Vec<u8>,
+    rewound: BytesMut,
     head_bytes: u64,
     /// The head that is being read has been waited for.
     head_waits: bool,
@@ -259,7 +260,7 @@ impl EdgeStream {
             connection,
             shared: Arc::new(shared),
             malformed,
-            rewound: Vec::new(),
+            rewound: BytesMut::new(),
             head_bytes: 0,
             head_waits: false,
             alarm: Alarm::default(),
@@ -278,7 +279,7 @@ impl EdgeStream {
             length = length.saturating_add(read);
             let got = start.get(..length).unwrap_or_default();
             if read == 0 || !H2_PREFACE.starts_with(got) || length == H2_PREFACE.len() {
-                self.rewound = got.to_vec();
+                self.rewound = BytesMut::from(got);
                 break;
             }
         }
@@ -400,10 +401,7 @@ impl EdgeStream {
 impl AsyncRead for EdgeStream {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.rewound.is_empty() {
-            let take = self.rewound.len().min(buf.remaining());
-            let again = self.rewound.drain(..take).collect::<Vec<_>>();
-            buf.put_slice(&again);
-            return Poll::Ready(self.allow(&again));
+            return Poll::Ready(self.read_again(cx, buf));
         }
         if self.connection.ending() != Ending::Open {
             return self.poll_leave(cx);

@@ -56,7 +56,7 @@ impl Client {
 
     /// The stream, to be read from the beginning of what no request has taken.
     pub fn into_stream(mut self) -> EdgeStream {
-        self.stream.rewind(&self.buffer);
+        self.stream.rewind(self.buffer);
         self.stream
     }
 

@@ -77,6 +77,20 @@ mod tests {
 
     const LONG: Duration = Duration::from_secs(60);
 
+    /// A stream that its client has written `first` to.
+    async fn connected(first: &[u8]) -> (TcpStream, EdgeStream, Arc<Connection>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (accepted, peer) = listener.accept().await.unwrap();
+        client.write_all(first).await.unwrap();
+        accepted.readable().await.unwrap();
+        let limits = EdgeLimits { header_bytes_max: 1000, header_timeout: LONG, idle_timeout: LONG };
+        let connection = Arc::new(Connection::new(peer, limits, Scheme::Http));
+        let io = Socket::Plain(accepted);
+        let stream = EdgeStream::new(io, Arc::clone(&connection), Arc::new(|_| Vec::new())).unwrap();
+        (client, stream, connection)
+    }
+
     async fn read(stream: &mut EdgeStream, most: usize) -> Vec<u8> {
         let mut buf = vec![0; most];
         let read = stream.read(&mut buf).await.unwrap();
@@ -86,15 +100,7 @@ mod tests {
 
     #[tokio::test]
     async fn within_an_exchange_what_has_come_since_is_read_with_what_is_read_again() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let mut client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (accepted, peer) = listener.accept().await.unwrap();
-        client.write_all(b"first").await.unwrap();
-        accepted.readable().await.unwrap();
-        let limits = EdgeLimits { header_bytes_max: 1000, header_timeout: LONG, idle_timeout: LONG };
-        let connection = Arc::new(Connection::new(peer, limits, Scheme::Http));
-        let io = Socket::Plain(accepted);
-        let mut stream = EdgeStream::new(io, Arc::clone(&connection), Arc::new(|_| Vec::new())).unwrap();
+        let (client, mut stream, connection) = connected(b"first").await;
         // A head: what is behind it is nobody's yet.
         stream.rewind(BytesMut::from("head"));
         assert_eq!(read(&mut stream, 100).await, b"head");
@@ -111,12 +117,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_rewound_later_is_read_first() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let _client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (accepted, peer) = listener.accept().await.unwrap();
-        let limits = EdgeLimits { header_bytes_max: 1000, header_timeout: LONG, idle_timeout: LONG };
-        let connection = Arc::new(Connection::new(peer, limits, Scheme::Http));
-        let mut stream = EdgeStream::new(Socket::Plain(accepted), connection, Arc::new(|_| Vec::new())).unwrap();
+        let (_client, mut stream, _) = connected(b"later").await;
         stream.rewind(BytesMut::from("two"));
         stream.rewind(BytesMut::from("one "));
         assert_eq!(read(&mut stream, 100).await, b"one two");

@@ -4,7 +4,7 @@ use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use rusqlite::{Connection, ErrorCode, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, ErrorCode, OpenFlags};
 
 use super::Database;
 use super::turns::{Turns, look_again};
@@ -61,8 +61,12 @@ pub fn open(path: &Path, format: &Format, others: Others) -> Result<Database, Op
     let refused = |why| OpenError::new(path, format.name, why);
     prepare(path, format.name)?;
     let turns = Turns::open(path).map_err(|error| refused(format!("the file beside it cannot be opened: {error}")))?;
-    let connection = connect(path, format, others, &turns).map_err(|error| refused(explain(&error)))?;
-    Ok(Database { connection, turns })
+    let opened = connect(path, format).and_then(|connection| {
+        let mut database = Database { connection, turns };
+        look(&mut database, format, others)?;
+        Ok(database)
+    });
+    opened.map_err(|error| refused(explain(&error)))
 }
 
 /// Sees to it that the file is there and that nobody but its owner can read it.
@@ -96,7 +100,7 @@ fn private(path: &Path) -> Result<(), String> {
     Ok(())
 }
 
-fn connect(path: &Path, format: &Format, others: Others, turns: &Turns) -> rusqlite::Result<Connection> {
+fn connect(path: &Path, format: &Format) -> rusqlite::Result<Connection> {
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let mut connection = Connection::open_with_flags(path, flags)?;
     connection.busy_handler(Some(look_again))?;
@@ -106,9 +110,12 @@ fn connect(path: &Path, format: &Format, others: Others, turns: &Turns) -> rusql
     connection.pragma_update(None, "journal_size_limit", LOG_BYTES_KEPT)?;
     connection.pragma_update(None, "wal_autocheckpoint", log_pages(path))?;
     connection.pragma_update(None, "trusted_schema", false)?;
-    let turn = turns.next();
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Exclusive)?;
-    drop(turn);
+    Ok(connection)
+}
+
+/// Sees whether it is a sound database of this kind, and makes it one where it is new.
+fn look(database: &mut Database, format: &Format, others: Others) -> rusqlite::Result<()> {
+    let transaction = database.write()?;
     let application: i32 = transaction.pragma_query_value(None, "application_id", |row| row.get(0))?;
     let version: i32 = transaction.pragma_query_value(None, "user_version", |row| row.get(0))?;
     let tables: i64 = transaction.query_row("SELECT count(*) FROM sqlite_schema", [], |row| row.get(0))?;
@@ -132,8 +139,7 @@ fn connect(path: &Path, format: &Format, others: Others, turns: &Turns) -> rusql
         }
         _ => return Err(refusal("it is the database of another program".to_owned())),
     }
-    transaction.commit()?;
-    Ok(connection)
+    transaction.commit()
 }
 
 /// A number that changes whenever another process has written, and not when this one has.

@@ -64,9 +64,10 @@ pub struct Timeouts {
     /// To make a connection. Default 5s.
     pub connect: Option<Period>,
     /// From the end of the request to the head of the answer. Default: `timeout` of the route or of `defaults`. For clients of
-    /// HTTP/2 the larger of this and `idle` counts: one timer serves both there.
+    /// HTTP/2 the larger of this and `idle` counts: one timer serves both there. With a body on its way to a service of HTTP/2 it
+    /// counts from the last piece that passed either way.
     pub first_byte: Option<Period>,
-    /// Between two reads of an answer. Default 60s.
+    /// Between two reads of an answer, and how long the service may take nothing of a body that is sent to it. Default 60s.
     pub idle: Option<Period>,
     /// From the request to the end of the answer. Default: none.
     pub total: Option<Period>,
